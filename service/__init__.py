@@ -1,0 +1,1 @@
+"""Heed in production: text in, its translation and the attention behind it out. Never imports torch."""

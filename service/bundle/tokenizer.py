@@ -1,0 +1,99 @@
+"""Text to token ids and back, with the place of every token in the text as it was sent.
+
+Wraps SentencePiece, the one tokenizer of every bundle. Knows nothing of models. Called by the translator and by
+training, so that both cut a text alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sentencepiece import SentencePieceProcessor
+
+from service.bundle.errors import BundleError
+
+# One numbering in every bundle: the engine pads with PAD_ID, starts a target with BOS_ID and stops at EOS_ID.
+PAD_ID, BOS_ID, EOS_ID, UNK_ID = 0, 1, 2, 3
+EOS_PIECE = "</s>"
+_SPACE = "▁"
+
+
+@dataclass(frozen=True)
+class Token:
+    """One token of a text.
+
+    ``begin`` and ``end`` count Unicode code points of the text, without the white space before the token; both are the
+    text's length for `</s>`, which has no characters.
+    """
+
+    id: int
+    piece: str
+    begin: int
+    end: int
+    special: bool = False
+
+
+@dataclass(frozen=True)
+class TokenizedText:
+    """A text and its tokens, `</s>` last."""
+
+    text: str
+    tokens: tuple[Token, ...]
+
+    @property
+    def ids(self) -> list[int]:
+        return [token.id for token in self.tokens]
+
+
+class Tokenizer:
+    """One SentencePiece model. Safe to use from several threads."""
+
+    def __init__(self, model: bytes, name: str = "tokenizer") -> None:
+        """Raises BundleError when ``model`` is no SentencePiece model or numbers its special tokens otherwise."""
+        processor = SentencePieceProcessor()
+        try:
+            processor.LoadFromSerializedProto(model)
+        except (RuntimeError, OSError) as error:
+            raise BundleError(f"{name} is not a SentencePiece model: export the bundle again") from error
+        found = (processor.pad_id(), processor.bos_id(), processor.eos_id(), processor.unk_id())
+        expected = (PAD_ID, BOS_ID, EOS_ID, UNK_ID)
+        if found != expected:
+            raise BundleError(f"{name}: <pad>, <s>, </s> and <unk> have the ids {found}; a bundle needs {expected}")
+        self._processor = processor
+
+    @classmethod
+    def load(cls, path: Path) -> Tokenizer:
+        return cls(path.read_bytes(), path.name)
+
+    @property
+    def vocabulary_size(self) -> int:
+        return int(self._processor.get_piece_size())
+
+    def encode(self, text: str) -> TokenizedText:
+        """Cut a text into tokens, `</s>` last; an unknown character or word is an UNK_ID of its own place."""
+        found = self._processor.encode(text, return_type="offset_mapping")
+        return TokenizedText(text, self._tokens(text, found))
+
+    def encode_ids(self, text: str) -> list[int]:
+        """The ids that ``encode`` gives, `</s>` last, without the offsets."""
+        return [*self._processor.encode(text, return_type=int), EOS_ID]
+
+    def decode(self, ids: Sequence[int]) -> TokenizedText:
+        """The text of ``ids`` (with or without a closing `</s>`) and where in it each token stands."""
+        found = self._processor.decode([i for i in ids if i != EOS_ID], return_type="offset_mapping")
+        return TokenizedText(found["text"], self._tokens(found["text"], found))
+
+    def _tokens(self, text: str, found: dict[str, list[object]]) -> tuple[Token, ...]:
+        tokens = [
+            Token(identity, piece, *_without_leading_space(text, *span))  # type: ignore[arg-type, misc]
+            for identity, piece, span in zip(found["ids"], found["pieces"], found["offsets"], strict=True)
+        ]
+        return (*tokens, Token(EOS_ID, EOS_PIECE, len(text), len(text), special=True))
+
+
+def _without_leading_space(text: str, begin: int, end: int) -> tuple[int, int]:
+    """SentencePiece counts the space before a word as the word's; a token of nothing but space keeps it."""
+    stripped = end - len(text[begin:end].lstrip(" " + _SPACE))
+    return (stripped, end) if stripped < end else (begin, end)

@@ -1,0 +1,89 @@
+"""Token ids to padded batches: which sentences go together, in an order that a seed and an epoch decide.
+
+Sentences of like length share a batch of at most ``batch_tokens`` padded tokens, so little padding is computed. The
+order is a pure function of (seed, epoch), so a run continues exactly where it stopped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from service.bundle.tokenizer import BOS_ID, PAD_ID
+from training.corpus import ParallelArrays, TokenArrays
+
+_POOL = 20_000  # sentences sorted by length together: enough for even batches, few enough to stay random
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded sentence pairs, each side ending in `</s>`.
+
+    ``source_ids`` (batch, source_length) and ``target_ids`` (batch, target_length) int64; lengths (batch,) int32.
+    """
+
+    source_ids: Tensor
+    source_lengths: Tensor
+    target_ids: Tensor
+    target_lengths: Tensor
+
+    @property
+    def target_inputs(self) -> Tensor:
+        """What the decoder reads while it writes ``target_ids``: `<s>` and all but the last (batch, target_length)."""
+        start = torch.full_like(self.target_ids[:, :1], BOS_ID)
+        return torch.cat([start, self.target_ids[:, :-1]], dim=1)
+
+    @property
+    def target_tokens(self) -> int:
+        return int(self.target_lengths.sum())
+
+
+def plan_epoch(corpus: ParallelArrays, batch_tokens: int, seed: int, epoch: int) -> list[npt.NDArray[np.int64]]:
+    """The sentence numbers of each batch of one epoch; every sentence is in exactly one batch."""
+    generator = np.random.default_rng([seed, epoch])
+    source_lengths, target_lengths = corpus.source.lengths, corpus.target.lengths
+    order = generator.permutation(len(corpus))
+    batches: list[npt.NDArray[np.int64]] = []
+    for begin in range(0, len(order), _POOL):
+        pool = order[begin : begin + _POOL]
+        pool = pool[np.lexsort((target_lengths[pool], source_lengths[pool]))]
+        batches += _cut(pool, source_lengths, target_lengths, batch_tokens)
+    return [batches[i] for i in generator.permutation(len(batches))]
+
+
+def _cut(
+    pool: npt.NDArray[np.int64],
+    source_lengths: npt.NDArray[np.int64],
+    target_lengths: npt.NDArray[np.int64],
+    batch_tokens: int,
+) -> list[npt.NDArray[np.int64]]:
+    batches, begin, longest_source, longest_target = [], 0, 0, 0
+    for i, sentence in enumerate(pool):
+        longest_source = max(longest_source, int(source_lengths[sentence]))
+        longest_target = max(longest_target, int(target_lengths[sentence]))
+        if (i + 1 - begin) * (longest_source + longest_target) > batch_tokens and i > begin:
+            batches.append(pool[begin:i])
+            begin = i
+            longest_source, longest_target = int(source_lengths[sentence]), int(target_lengths[sentence])
+    batches.append(pool[begin:])
+    return batches
+
+
+def make_batch(corpus: ParallelArrays, sentences: npt.NDArray[np.int64]) -> Batch:
+    """Gather and pad the sentences of one batch."""
+    source_ids, source_lengths = _pad(corpus.source, sentences)
+    target_ids, target_lengths = _pad(corpus.target, sentences)
+    return Batch(source_ids, source_lengths, target_ids, target_lengths)
+
+
+def _pad(side: TokenArrays, sentences: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    rows = [side[int(i)] for i in sentences]
+    lengths = np.array([len(row) for row in rows], dtype=np.int32)
+    padded = np.full((len(rows), int(lengths.max())), PAD_ID, dtype=np.int64)
+    for padded_row, row in zip(padded, rows, strict=True):
+        padded_row[: len(row)] = row
+    return torch.from_numpy(padded), torch.from_numpy(lengths)

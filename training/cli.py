@@ -1,0 +1,88 @@
+"""The command ``heed-train``: one YAML config, four stages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from training.config import load_config
+from training.errors import TrainingError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train a translation model and export it as a bundle that `heed serve` runs.\n\n"
+    "Example: heed-train prepare dates.yaml && heed-train train dates.yaml && heed-train export dates.yaml",
+)
+_console = Console()
+
+ConfigPath = Annotated[Path, typer.Argument(help="The run's YAML file, such as training/configs/dates.yaml.")]
+
+
+@app.command()
+def prepare(config: ConfigPath) -> None:
+    """Make the corpus and the tokenizers. Example: heed-train prepare training/configs/dates.yaml"""
+    from training.corpus import prepare as prepare_corpus
+
+    prepare_corpus(load_config(config), _console.print)
+
+
+@app.command()
+def train(config: ConfigPath) -> None:
+    """Train, or continue a run that was stopped. Ctrl-C stops after the update at hand and saves.
+
+    Example: heed-train train training/configs/dates.yaml
+    """
+    settings = load_config(config)
+    from training.corpus import Corpus
+    from training.trainer import Trainer
+
+    finished = Trainer(settings, Corpus(settings.run_directory / "data"), _console).train()
+    if not finished:
+        _console.print("stopped before the last update; the same command continues")
+        raise typer.Exit(130)
+
+
+@app.command()
+def export(
+    config: ConfigPath,
+    output: Annotated[Path, typer.Option(help="The repository of bundles to write into.")] = Path("exported"),
+) -> None:
+    """Export the best checkpoint as a bundle, after proving that it computes what PyTorch computes.
+
+    Example: heed-train export training/configs/dates.yaml
+    """
+    settings = load_config(config)
+    from training.export import export_bundle
+
+    bundle = export_bundle(settings, output, _console.print)
+    _console.print(f"wrote {bundle}")
+
+
+@app.command()
+def evaluate(
+    config: ConfigPath,
+    models: Annotated[Path, typer.Option(help="The repository that holds the exported bundle.")] = Path("exported"),
+    limit: Annotated[int, typer.Option(min=1, help="How many test sentences at most.")] = 10_000,
+) -> None:
+    """Translate the test set with the service's own engine; print exact match and attention accuracy.
+
+    Example: heed-train evaluate training/configs/dates.yaml
+    """
+    settings = load_config(config)
+    from training.evaluate import evaluate_bundle
+
+    evaluate_bundle(settings, models, limit, _console)
+
+
+def main() -> None:
+    """Run the command; an error that the user can mend is one line and exit status 1."""
+    try:
+        app()
+    except TrainingError as error:
+        Console(stderr=True, soft_wrap=True).print(f"heed-train: {error}", style="red", highlight=False, markup=False)
+        raise SystemExit(1) from None

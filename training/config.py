@@ -1,0 +1,136 @@
+"""A training run's whole configuration: one YAML file, checked at once, every key with a default or a refusal.
+
+Knows nothing of torch. Unknown keys are refused by name; values out of range are refused with what is allowed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from training.errors import ConfigError
+from training.tasks import TaskName
+
+Positive = Annotated[int, Field(gt=0)]
+Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Languages(_Section):
+    """BCP 47 codes; private-use codes ("x-date") where a side is no natural language."""
+
+    source: list[str] = Field(min_length=1)
+    target: list[str] = Field(min_length=1)
+
+
+class CorpusConfig(_Section):
+    """Where the sentence pairs come from: a generator, with one seed for all its parts."""
+
+    task: TaskName
+    training_pairs: Positive
+    validation_pairs: Positive
+    test_pairs: Positive
+    seed: int = 1
+
+
+class TokenizerConfig(_Section):
+    """A SentencePiece model for one side. ``char`` and ``word`` take the vocabulary from the training text, whole."""
+
+    kind: Literal["char", "word"]
+
+
+class TokenizersConfig(_Section):
+    source: TokenizerConfig
+    target: TokenizerConfig
+
+
+class RecurrentConfig(_Section):
+    """The Bahdanau sequence-to-sequence model (``training.models.recurrent``)."""
+
+    family: Literal["recurrent"] = "recurrent"
+    embedding_size: Positive = 64
+    encoder_size: Positive = 128
+    encoder_layers: Positive = 1
+    decoder_size: Positive = 256
+    attention_size: Positive = 128
+    dropout: Probability = 0.0
+
+
+class TrainingConfig(_Section):
+    """The optimisation. One update sees one batch of at most ``batch_tokens`` padded source plus target tokens."""
+
+    updates: Positive
+    batch_tokens: Positive = 12_000
+    learning_rate: Annotated[float, Field(gt=0.0)] = 1e-3
+    warmup_updates: Annotated[int, Field(ge=0)] = 500
+    label_smoothing: Probability = 0.0
+    gradient_norm: Annotated[float, Field(gt=0.0)] = 1.0
+    validate_every: Positive = 1000
+    log_every: Positive = 50
+    seed: int = 1
+    threads: Annotated[int, Field(ge=0)] = 0  # 0: as many as the machine has
+
+
+class LimitsConfig(_Section):
+    """What the service will accept and emit, in tokens, `</s>` included."""
+
+    max_source_tokens: Positive
+    max_target_tokens: Positive
+
+
+class ExportConfig(_Section):
+    """What goes into the bundle beside the weights."""
+
+    description: str
+    license: str
+    attribution: list[str] = []
+    limits: LimitsConfig
+    golden_sentences: list[str] = Field(min_length=1)
+
+
+class Config(_Section):
+    """One run, from corpus to bundle."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+    version: Positive = 1
+    run_directory: Path
+    languages: Languages
+    corpus: CorpusConfig
+    tokenizers: TokenizersConfig
+    model: RecurrentConfig
+    training: TrainingConfig
+    export: ExportConfig
+
+
+def load_config(path: Path) -> Config:
+    """Read and check a YAML config.
+
+    Raises ConfigError, naming the key, the value and what is allowed; relative paths stay relative to where the
+    command runs.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the config {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: " + "; ".join(_describe(entry) for entry in error.errors())) from error
+
+
+def _describe(entry: object) -> str:
+    assert isinstance(entry, dict)  # noqa: S101 - pydantic's ErrorDetails is a TypedDict
+    key = ".".join(str(part) for part in entry["loc"]) or "the file"
+    if entry["type"] == "extra_forbidden":
+        return f"unknown key {key}"
+    if entry["type"] == "missing":
+        return f"missing key {key}"
+    return f"{key} = {entry['input']!r}: {entry['msg']}"

@@ -1,0 +1,165 @@
+"""The prepared corpus of a run: TSV files to read, tokenizers, and token ids in memory-mapped arrays.
+
+``prepare`` writes it; everything else reads it. Layout of ``<run>/data``::
+
+    {training,validation,test}.tsv           source TAB target TAB annotation, UTF-8
+    {source,target}.spm                      SentencePiece models
+    {training,validation}.{source,target}.{ids,offsets}.npy
+    done.json                                written last: the config it was made from, sha256 of every file
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from service.bundle.tokenizer import Tokenizer
+from training.config import Config
+from training.errors import CorpusError
+from training.files import write_atomically
+from training.tasks import TASKS, Example
+from training.tokenizers import train_tokenizer
+
+SIDES = ("source", "target")
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class TokenArrays:
+    """Sentences as one flat array of ids: sentence i is ``ids[offsets[i]:offsets[i + 1]]``. Memory-mapped when read."""
+
+    ids: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> npt.NDArray[np.int32]:
+        return self.ids[self.offsets[index] : self.offsets[index + 1]]
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        return np.diff(self.offsets)
+
+
+@dataclass(frozen=True)
+class ParallelArrays:
+    """Sentence pairs, each side ending in `</s>`."""
+
+    source: TokenArrays
+    target: TokenArrays
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+
+class Corpus:
+    """Reads what ``prepare`` wrote."""
+
+    def __init__(self, directory: Path) -> None:
+        """Raises CorpusError when the directory holds no finished corpus."""
+        self.directory = directory
+        marker = directory / "done.json"
+        if not marker.is_file():
+            raise CorpusError(f"no prepared corpus in {directory}: run `heed-train prepare CONFIG` first")
+        self._done = json.loads(marker.read_text(encoding="utf-8"))
+
+    def check(self, config: Config) -> None:
+        """Raises CorpusError when the corpus was prepared from other settings."""
+        if self._done["prepared_from"] != _prepared_from(config):
+            raise CorpusError(f"{self.directory} was prepared from another corpus or tokenizer setting: prepare again")
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """File name to sha256."""
+        return dict(self._done["sha256"])
+
+    def tokenizer_path(self, side: str) -> Path:
+        return self.directory / f"{side}.spm"
+
+    def arrays(self, part: str) -> ParallelArrays:
+        """The token ids of "training" or "validation"."""
+        source, target = (
+            TokenArrays(*(np.load(self.directory / f"{part}.{side}.{kind}.npy", mmap_mode="r") for kind in _KINDS))
+            for side in SIDES
+        )
+        if not len(source) or len(source) != len(target):
+            raise CorpusError(f"{part}: {len(source)} source and {len(target)} target sentences; need as many of each")
+        return ParallelArrays(source, target)
+
+    def examples(self, part: str) -> Iterator[Example]:
+        """The text of "training", "validation" or "test"."""
+        with (self.directory / f"{part}.tsv").open(encoding="utf-8", newline="\n") as lines:
+            for line in lines:
+                yield Example(*line.rstrip("\n").split("\t"))
+
+
+_KINDS = ("ids", "offsets")
+
+
+def prepare(config: Config, progress: Progress) -> Corpus:
+    """Generate the text, train the tokenizers, write the arrays; a finished corpus of the same settings is kept."""
+    directory = config.run_directory / "data"
+    directory.mkdir(parents=True, exist_ok=True)
+    marker = directory / "done.json"
+    if marker.is_file() and json.loads(marker.read_text(encoding="utf-8"))["prepared_from"] == _prepared_from(config):
+        progress(f"{directory} is already prepared")
+        return Corpus(directory)
+    marker.unlink(missing_ok=True)
+    _write_texts(config, directory, progress)
+    for side, settings in zip(SIDES, (config.tokenizers.source, config.tokenizers.target), strict=True):
+        tokenizer = train_tokenizer(settings, directory / "training.tsv", SIDES.index(side), directory / f"{side}.spm")
+        progress(f"{side} tokenizer: {settings.kind}, {tokenizer.vocabulary_size} pieces")
+        for part in ("training", "validation"):
+            _write_arrays(tokenizer, directory, part, side)
+    hashes = {path.name: _sha256(path) for path in sorted(directory.iterdir())}
+    write_atomically(marker, json.dumps({"prepared_from": _prepared_from(config), "sha256": hashes}, indent=1).encode())
+    return Corpus(directory)
+
+
+def _prepared_from(config: Config) -> dict[str, object]:
+    return {"corpus": config.corpus.model_dump(), "tokenizers": config.tokenizers.model_dump()}
+
+
+def _write_texts(config: Config, directory: Path, progress: Progress) -> None:
+    """One stream of examples cut into parts; the test part never holds a source that training has seen.
+
+    Validation and test come first so that they do not depend on the size of the training part.
+    """
+    settings = config.corpus
+    stream = TASKS[settings.task].examples(settings.seed)
+    held_out: set[str] = set()
+    for part, count in (("validation", settings.validation_pairs), ("test", settings.test_pairs)):
+        chosen = list(itertools.islice(stream, count))
+        held_out.update(example.source for example in chosen)
+        _write_tsv(directory / f"{part}.tsv", chosen)
+    unseen = (example for example in stream if example.source not in held_out)
+    _write_tsv(directory / "training.tsv", itertools.islice(unseen, settings.training_pairs))
+    progress(f"{settings.training_pairs} training pairs, none of whose sources is in validation or test")
+
+
+def _write_tsv(path: Path, examples: Iterable[Example]) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(f"{example.source}\t{example.target}\t{example.annotation}\n" for example in examples)
+
+
+def _write_arrays(tokenizer: Tokenizer, directory: Path, part: str, side: str) -> None:
+    column = SIDES.index(side)
+    with (directory / f"{part}.tsv").open(encoding="utf-8", newline="\n") as lines:
+        sentences = [tokenizer.encode_ids(line.rstrip("\n").split("\t")[column]) for line in lines]
+    offsets = np.cumsum([0, *(len(sentence) for sentence in sentences)], dtype=np.int64)
+    ids = np.fromiter(itertools.chain.from_iterable(sentences), dtype=np.int32, count=int(offsets[-1]))
+    np.save(directory / f"{part}.{side}.ids.npy", ids)
+    np.save(directory / f"{part}.{side}.offsets.npy", offsets)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

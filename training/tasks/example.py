@@ -1,0 +1,14 @@
+"""One example of a synthetic task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Example:
+    """A source text, its one target text, and what the generator knows of their alignment (its form is the task's own)."""
+
+    source: str
+    target: str
+    annotation: str

@@ -1,0 +1,243 @@
+"""The training loop: batches in, checkpoints out. Continues where a run stopped, and stops cleanly when asked.
+
+Knows the model's ``forward`` and nothing of its inside. A run directory holds ``config.yaml``, ``log.txt``,
+TensorBoard events, ``last.pt`` and ``best.pt``.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import torch
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.utils import clip_grad_norm_
+from torch.utils.tensorboard import SummaryWriter
+
+from service.bundle.tokenizer import PAD_ID, Tokenizer
+from training.batches import Batch, make_batch, plan_epoch
+from training.checkpoint import Checkpoint
+from training.config import Config, TrainingConfig
+from training.corpus import SIDES, Corpus, ParallelArrays
+from training.errors import TrainingError
+from training.models.recurrent import RecurrentModel
+
+
+@dataclass(frozen=True)
+class Validation:
+    """``loss`` in nats per target token; ``exact_match`` the share of targets that greedy search would give whole.
+
+    Greedy search gives a target exactly when each of its tokens is the likeliest after those before it, so one
+    teacher-forced pass tells.
+    """
+
+    loss: float
+    exact_match: float
+
+    def better_than(self, other: Validation) -> bool:
+        return (self.exact_match, -self.loss) > (other.exact_match, -other.loss)
+
+
+def learning_rate(config: TrainingConfig, update: int) -> float:
+    """Linear warm-up, then half a cosine down to zero at the last update. ``update`` counts from 0."""
+    if update < config.warmup_updates:
+        return config.learning_rate * (update + 1) / config.warmup_updates
+    progress = (update - config.warmup_updates) / max(1, config.updates - config.warmup_updates)
+    return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+
+
+def build_model(config: Config, corpus: Corpus) -> RecurrentModel:
+    """The model of a config, untrained."""
+    source, target = (Tokenizer.load(corpus.tokenizer_path(side)).vocabulary_size for side in SIDES)
+    return RecurrentModel(config.model, source, target)
+
+
+class Trainer:
+    """One run. ``train`` returns True when the last update is done, False when it was asked to stop before."""
+
+    def __init__(self, config: Config, corpus: Corpus, console: Console) -> None:
+        """Builds the model, or continues from ``last.pt``; raises TrainingError when that is of another model."""
+        corpus.check(config)
+        torch.manual_seed(config.training.seed)
+        if config.training.threads:
+            torch.set_num_threads(config.training.threads)
+        self._config = config
+        self._settings = config.training
+        self._console = console
+        self._training, self._validation = corpus.arrays("training"), corpus.arrays("validation")
+        self.model = build_model(config, corpus)
+        self._optimizer = torch.optim.Adam(self.model.parameters(), betas=(0.9, 0.98), eps=1e-9)
+        self._update, self._epoch, self._batch = 0, 0, 0
+        self._best = Validation(loss=math.inf, exact_match=-1.0)
+        self._stop = threading.Event()
+        self._directory = config.run_directory
+        self._directory.mkdir(parents=True, exist_ok=True)
+        if (self._directory / "last.pt").is_file():
+            self._restore()
+
+    def train(self) -> bool:
+        """Run to the last update or to the first SIGINT or SIGTERM; either way ``last.pt`` holds all that was done."""
+        self._write_config()
+        with SummaryWriter(str(self._directory / "tensorboard")) as board, self._progress() as progress:
+            task = progress.add_task("training", total=self._settings.updates, completed=self._update, note="")
+            with self._stopping_on_signals():
+                for batch in self._batches():
+                    started = time.perf_counter()
+                    loss, norm = self._train_on(batch)
+                    self._after_update(board, batch, loss, norm, time.perf_counter() - started)
+                    progress.update(task, completed=self._update, note=f"loss {loss:.4f}")
+                    if self._stop.is_set():
+                        break
+                self._save("last.pt")
+        return self._update >= self._settings.updates
+
+    def _batches(self) -> Iterator[Batch]:
+        """From where the run stands to its last update, epoch after epoch."""
+        while self._update < self._settings.updates:
+            plan = plan_epoch(self._training, self._settings.batch_tokens, self._settings.seed, self._epoch)
+            while self._batch < len(plan) and self._update < self._settings.updates:
+                sentences = plan[self._batch]
+                self._batch += 1
+                yield make_batch(self._training, sentences)
+            if self._batch >= len(plan):
+                self._epoch, self._batch = self._epoch + 1, 0
+
+    def _train_on(self, batch: Batch) -> tuple[float, float]:
+        """One update; returns the loss per target token and the gradient's norm. Raises TrainingError on a NaN."""
+        self.model.train()
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(self._settings, self._update)
+        self._optimizer.zero_grad(set_to_none=True)
+        logits = self.model(batch.source_ids, batch.source_lengths, batch.target_inputs).logits
+        loss = _loss(logits, batch.target_ids, self._settings.label_smoothing) / batch.target_tokens
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"the loss is {loss.item()} at update {self._update + 1}: lower the learning rate; "
+                f"{self._directory / 'last.pt'} is the last good state"
+            )
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = clip_grad_norm_(self.model.parameters(), self._settings.gradient_norm)
+        self._optimizer.step()
+        self._update += 1
+        return loss.item(), norm.item()
+
+    def _after_update(self, board: SummaryWriter, batch: Batch, loss: float, norm: float, seconds: float) -> None:
+        settings = self._settings
+        if self._update % settings.log_every == 0:
+            board.add_scalar("training/loss", loss, self._update)
+            board.add_scalar("training/gradient_norm", norm, self._update)
+            board.add_scalar("training/learning_rate", learning_rate(settings, self._update - 1), self._update)
+            board.add_scalar("training/target_tokens_per_second", batch.target_tokens / seconds, self._update)
+        if self._update % settings.validate_every == 0 or self._update == settings.updates:
+            found = validate(self.model, self._validation, settings.batch_tokens)
+            board.add_scalar("validation/loss", found.loss, self._update)
+            board.add_scalar("validation/exact_match", found.exact_match, self._update)
+            self._log(f"update {self._update}: validation loss {found.loss:.5f}, exact match {found.exact_match:.4%}")
+            if found.better_than(self._best):
+                self._best = found
+                self._save("best.pt")
+            self._save("last.pt")
+
+    def _save(self, name: str) -> None:
+        Checkpoint(
+            model_config=self._config.model.model_dump(),
+            model=self.model.state_dict(),
+            optimizer=self._optimizer.state_dict(),
+            random_state=torch.get_rng_state(),
+            update=self._update,
+            epoch=self._epoch,
+            batch=self._batch,
+            best_exact_match=self._best.exact_match,
+            best_loss=self._best.loss,
+        ).save(self._directory / name)
+
+    def _restore(self) -> None:
+        state = Checkpoint.load(self._directory / "last.pt", self._config.model.model_dump())
+        self.model.load_state_dict(state.model)
+        self._optimizer.load_state_dict(state.optimizer)
+        torch.set_rng_state(state.random_state)
+        self._update, self._epoch, self._batch = state.update, state.epoch, state.batch
+        self._best = Validation(loss=state.best_loss, exact_match=state.best_exact_match)
+        self._log(f"continuing after update {self._update}")
+
+    def _log(self, line: str) -> None:
+        stamped = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}"
+        self._console.print(stamped, highlight=False)
+        with (self._directory / "log.txt").open("a", encoding="utf-8") as file:
+            file.write(stamped + "\n")
+
+    def _write_config(self) -> None:
+        text = yaml.safe_dump(self._config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        (self._directory / "config.yaml").write_text(text, encoding="utf-8")
+
+    def _progress(self) -> Progress:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        return Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=self._console)
+
+    @contextmanager
+    def _stopping_on_signals(self) -> Iterator[None]:
+        """The first SIGINT or SIGTERM ends the run after the update at hand; the second ends it at once."""
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            self._stop.set()
+            self._console.print("stopping after this update; once more to stop at once")
+            signal.signal(number, before[number])
+
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.getsignal(number) for number in numbers}
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        for number in numbers:
+            signal.signal(number, stop)
+        try:
+            yield
+        finally:
+            for number in numbers:
+                signal.signal(number, before[number])
+
+
+def validate(model: RecurrentModel, corpus: ParallelArrays, batch_tokens: int) -> Validation:
+    """Loss and exact match over a whole corpus, teacher-forced."""
+    model.eval()
+    loss, tokens, exact = 0.0, 0, 0
+    with torch.no_grad():
+        for sentences in plan_epoch(corpus, batch_tokens, seed=0, epoch=0):
+            batch = make_batch(corpus, sentences)
+            logits = model(batch.source_ids, batch.source_lengths, batch.target_inputs).logits
+            loss += _loss(logits, batch.target_ids, label_smoothing=0.0).item()
+            tokens += batch.target_tokens
+            right = (logits.argmax(-1) == batch.target_ids) | (batch.target_ids == PAD_ID)
+            exact += int(right.all(dim=1).sum())
+    return Validation(loss=loss / tokens, exact_match=exact / len(corpus))
+
+
+def _loss(logits: Tensor, target_ids: Tensor, label_smoothing: float) -> Tensor:
+    """Cross-entropy summed over real target tokens, in nats."""
+    return functional.cross_entropy(
+        logits.flatten(0, 1),
+        target_ids.flatten(),
+        ignore_index=PAD_ID,
+        label_smoothing=label_smoothing,
+        reduction="sum",
+    )
+
+
+def load_best(config: Config, corpus: Corpus) -> tuple[RecurrentModel, Path]:
+    """The model of ``best.pt``, for evaluation and export, and where it came from."""
+    path = config.run_directory / "best.pt"
+    state = Checkpoint.load(path, config.model.model_dump())
+    model = build_model(config, corpus)
+    model.load_state_dict(state.model)
+    return model.eval(), path
