@@ -20,6 +20,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from service.bundle.manifest import AttentionMapEntry
+from service.bundle.tokenizer import BOS_ID
 from training.config import RecurrentConfig
 from training.models.attention import AdditiveAttention, length_mask
 from training.models.encoders import BiLSTMLayer
@@ -35,39 +37,46 @@ class Memory(NamedTuple):
     values: Tensor
 
 
+class State(NamedTuple):
+    """What a hypothesis carries from step to step: ``hidden`` (rows, decoder_size)."""
+
+    hidden: Tensor
+
+
+class Attention(NamedTuple):
+    """The weights of every map by its name. A step: (rows, heads, source_length); a whole target: (batch, heads,
+    target_length, source_length)."""
+
+    cross: Tensor
+
+
 class Encoded(NamedTuple):
-    """A sentence's memory and the decoder's first state, ``hidden`` (batch, decoder_size)."""
+    """A sentence's memory and the decoder's first state, one row a sentence."""
 
     memory: Memory
-    hidden: Tensor
+    state: State
 
 
 class Step(NamedTuple):
-    """One step of batch x hypotheses rows.
-
-    ``logits`` (rows, vocabulary), ``attention_cross`` (rows, 1, source_length), ``hidden`` (rows, decoder_size).
-    """
+    """One step of rows = batch x hypotheses: ``logits`` (rows, vocabulary)."""
 
     logits: Tensor
-    attention_cross: Tensor
-    hidden: Tensor
+    attention: Attention
+    state: State
 
 
 class Decoded(NamedTuple):
-    """A whole target, teacher-forced.
-
-    ``logits`` (batch, target_length, vocabulary), ``attention_cross`` (batch, 1, target_length, source_length).
-    """
+    """A whole target, teacher-forced: ``logits`` (batch, target_length, vocabulary)."""
 
     logits: Tensor
-    attention_cross: Tensor
+    attention: Attention
 
 
 class Scored(NamedTuple):
-    """``log_probabilities`` (batch, target_length), 0 after the end; ``attention_cross`` as in Decoded."""
+    """``log_probabilities`` (batch, target_length), 0 after the end."""
 
     log_probabilities: Tensor
-    attention_cross: Tensor
+    attention: Attention
 
 
 class RecurrentModel(nn.Module):
@@ -92,6 +101,22 @@ class RecurrentModel(nn.Module):
         self.readout = nn.Linear(config.decoder_size + embedding + annotation, config.decoder_size)
         self.output = nn.Linear(config.decoder_size, target_vocabulary)
 
+    @property
+    def attention_maps(self) -> tuple[AttentionMapEntry, ...]:
+        """What each field of Attention means, for the manifest. A BiLSTM's annotation has read the whole sentence."""
+        cross = AttentionMapEntry(
+            name="cross",
+            tensor="attention_cross",
+            kind="cross",
+            layer=0,
+            heads=1,
+            scope_tokens=0,
+            score_function="additive",
+            rows_sum_to_one=True,
+            includes_end_of_sentence=True,
+        )
+        return (cross,)
+
     def encode(self, source_ids: Tensor, source_lengths: Tensor) -> Encoded:
         """source_ids (batch, source_length), source_lengths (batch,) -> memory and first state."""
         embedded = self.dropout(self.source_embedding(source_ids))
@@ -100,34 +125,36 @@ class RecurrentModel(nn.Module):
             outputs = self.dropout(layer(outputs, source_lengths))
         values = torch.cat([outputs, embedded], dim=-1)
         backward_at_start = outputs[:, 0, self.config.encoder_size :]
-        return Encoded(Memory(self.attention.keys(values), values), torch.tanh(self.initial(backward_at_start)))
+        state = State(torch.tanh(self.initial(backward_at_start)))
+        return Encoded(Memory(self.attention.keys(values), values), state)
 
     def decode_step(
-        self, token_ids: Tensor, positions: Tensor, source_lengths: Tensor, memory: Memory, hidden: Tensor
+        self, token_ids: Tensor, positions: Tensor, source_lengths: Tensor, memory: Memory, state: State
     ) -> Step:
         """One step for every hypothesis of every sentence.
 
-        token_ids (batch, hypotheses), the last token of each; positions (batch,), unused: a recurrent state knows
-        where it is; hidden (batch x hypotheses, decoder_size).
+        token_ids (batch, hypotheses) int64, the last token of each; positions (batch,) int64, unused: a recurrent state
+        knows where it is; memory has one row a sentence, state one a hypothesis.
         """
         del positions
         batch, hypotheses = token_ids.shape
         mask = length_mask(source_lengths, memory.keys.shape[1])
         embedded = self.target_embedding(token_ids)
-        state = hidden.reshape(batch, hypotheses, -1)
-        context, weights, state = self._advance(self.token_gates(embedded), memory, mask, state)
-        logits = self._read_out(state, embedded, context)
+        before = state.hidden.reshape(batch, hypotheses, -1)
+        context, weights, after = self._advance(self.token_gates(embedded), memory, mask, before)
+        logits = self._read_out(after, embedded, context)
         rows = batch * hypotheses
-        return Step(logits.reshape(rows, -1), weights.reshape(rows, 1, -1), state.reshape(rows, -1))
+        attention = Attention(cross=weights.reshape(rows, 1, -1))
+        return Step(logits.reshape(rows, -1), attention, State(after.reshape(rows, -1)))
 
     def forward(self, source_ids: Tensor, source_lengths: Tensor, target_inputs: Tensor) -> Decoded:
         """Teacher-forced: target_inputs (batch, target_length) starts with `<s>`."""
-        memory, hidden = self.encode(source_ids, source_lengths)
+        memory, start = self.encode(source_ids, source_lengths)
         mask = length_mask(source_lengths, source_ids.shape[1])
         embedded = self.dropout(self.target_embedding(target_inputs))
         # unbind, not slices: the gradient of a slice is a whole tensor of zeros, and T of them are half of the time.
         token_gates = self.token_gates(embedded).unbind(1)
-        state = hidden.unsqueeze(1)
+        state = start.hidden.unsqueeze(1)
         states, contexts, attention = [], [], []
         for gates in token_gates:
             context, weights, state = self._advance(gates.unsqueeze(1), memory, mask, state)
@@ -135,15 +162,15 @@ class RecurrentModel(nn.Module):
             contexts.append(context)
             attention.append(weights)
         logits = self._read_out(torch.cat(states, 1), embedded, torch.cat(contexts, 1))
-        return Decoded(logits, torch.cat(attention, 1).unsqueeze(1))
+        return Decoded(logits, Attention(cross=torch.cat(attention, 1).unsqueeze(1)))
 
     def score(self, source_ids: Tensor, source_lengths: Tensor, target_ids: Tensor, target_lengths: Tensor) -> Scored:
         """Log-probability and attention of a given target: target_ids (batch, target_length) ends in `</s>`."""
-        start = torch.full_like(target_ids[:, :1], 1)  # <s>
+        start = torch.full_like(target_ids[:, :1], BOS_ID)
         decoded = self(source_ids, source_lengths, torch.cat([start, target_ids[:, :-1]], dim=1))
         chosen = torch.log_softmax(decoded.logits, dim=-1).gather(-1, target_ids.unsqueeze(-1)).squeeze(-1)
         mask = length_mask(target_lengths, target_ids.shape[1])
-        return Scored(chosen.masked_fill(~mask, 0.0), decoded.attention_cross)
+        return Scored(chosen.masked_fill(~mask, 0.0), decoded.attention)
 
     def _advance(
         self, token_gates: Tensor, memory: Memory, mask: Tensor, state: Tensor

@@ -1,0 +1,244 @@
+"""The manifest: everything the service must know of a bundle before it runs it.
+
+The reader owns this format; ``training.export`` imports it to write. See ``docs/decisions/0001-bundle.md``. Knows
+nothing of onnxruntime, torch or grpc. Every value is checked here, once; the rest of the service trusts it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from service.bundle.errors import BundleError
+
+#: A reader refuses a newer format; a change that an older reader would misread raises it.
+FORMAT_VERSION = 1
+MANIFEST_FILE = "manifest.json"
+MANIFEST_HASH_FILE = "manifest.json.sha256"
+
+Dtype = Literal["float32", "int64", "int32"]
+Role = Literal["encode", "decode_step", "one_shot"]
+#: What attention a graph emits: nothing, the map that alignments come from, or every map of the manifest.
+AttentionVariant = Literal["none", "alignment", "full"]
+
+
+def _check_file_name(name: str) -> str:
+    path = PurePosixPath(name)
+    plain = re.fullmatch(r"[A-Za-z0-9._/-]+", name) and not path.is_absolute() and ".." not in path.parts
+    if not plain or str(path) != name:
+        raise ValueError("a file name is relative, stays inside the bundle and has only letters, digits and . _ - /")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_check_file_name)]
+ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+Count = Annotated[int, Field(gt=0)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FileEntry(_Part):
+    """A file's content, so that a changed byte is noticed."""
+
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    size_bytes: Annotated[int, Field(ge=0)]
+
+
+class TokenizerEntry(_Part):
+    """One SentencePiece model. Its special ids are those of ``service.bundle.tokenizer``."""
+
+    kind: Literal["sentencepiece"] = "sentencepiece"
+    file: FileName
+    vocabulary_size: Count
+
+
+class Limits(_Part):
+    """In tokens, `</s>` included."""
+
+    max_source_tokens: Count
+    max_target_tokens: Count
+
+
+class Capabilities(_Part):
+    """What the model can do by its nature; the service refuses the rest with FAILED_PRECONDITION."""
+
+    generation: Literal["autoregressive", "one_shot"]
+    scoring: bool
+    prefix: bool
+    beam: bool
+    streaming: bool
+    document_context: bool
+
+
+class TensorSpec(_Part):
+    """A graph's input or output: axes are names ("batch", "source", "rows") or fixed sizes."""
+
+    name: str
+    dtype: Dtype
+    axes: tuple[str | int, ...]
+
+
+class GraphEntry(_Part):
+    """One ONNX graph and what tells it from the others of its role; the engine picks."""
+
+    role: Role
+    file: FileName
+    attention: AttentionVariant
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    provider: Literal["any", "cpu", "cuda"] = "any"
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+class StateTensor(_Part):
+    """One tensor that a hypothesis carries from step to step, on axis 0 of ``decode_step``.
+
+    ``encode`` gives its first value and ``decode_step`` reads it under ``name``; the step's new value is
+    ``next_<name>``. ``rows``: a plain row, replaced at every step (recurrent states). Growing caches will be another
+    form: ``docs/decisions/0002-cache-form.md``.
+    """
+
+    name: str
+    form: Literal["rows"]
+
+    @property
+    def next_name(self) -> str:
+        return f"next_{self.name}"
+
+
+class AttentionMapEntry(_Part):
+    """What one attention tensor means. Heads lie on axis 1; a layer is counted from 0."""
+
+    name: ModelName
+    tensor: str
+    kind: Literal["cross", "encoder_self", "decoder_self"]
+    layer: Annotated[int, Field(ge=0)]
+    heads: Count
+    scope_tokens: Annotated[int, Field(ge=0)]  # the span of source one key sees; 0: the whole sentence
+    score_function: str
+    rows_sum_to_one: bool
+    includes_end_of_sentence: bool
+
+
+class AlignmentEntry(_Part):
+    """Which weights are the alignment. ``shift`` 0: the weights read when the token is output; 1: when it is input."""
+
+    map: ModelName
+    head: Annotated[int, Field(ge=0)]
+    shift: Literal[0, 1]
+    chosen_by: str
+
+
+class GoldenSentence(_Part):
+    """A sentence that the bundle translates at every load, to exactly this."""
+
+    source: str
+    target: str
+
+
+class Provenance(_Part):
+    """Where the weights come from and what they scored."""
+
+    config: dict[str, Any]
+    data_sha256: dict[str, str]
+    commit: str
+    updates: int
+    scores: dict[str, float]
+
+
+class Manifest(_Part):
+    """``manifest.json``."""
+
+    format_version: int
+    name: ModelName
+    version: Count
+    description: str
+    source_languages: tuple[str, ...]
+    target_languages: tuple[str, ...]
+    license: str
+    attribution: tuple[str, ...]
+    files: dict[FileName, FileEntry]
+    weights: FileName
+    source_tokenizer: TokenizerEntry
+    target_tokenizer: TokenizerEntry
+    limits: Limits
+    capabilities: Capabilities
+    graphs: tuple[GraphEntry, ...]
+    state: tuple[StateTensor, ...]
+    attention_maps: tuple[AttentionMapEntry, ...]
+    alignment: AlignmentEntry
+    golden_sentences: tuple[GoldenSentence, ...]
+    provenance: Provenance
+
+    @model_validator(mode="after")
+    def _check_references(self) -> Manifest:
+        self._check_files()
+        self._check_graphs()
+        maps = {entry.name: entry for entry in self.attention_maps}
+        if len(maps) != len(self.attention_maps):
+            raise ValueError("attention_maps: two maps have one name")
+        chosen = maps.get(self.alignment.map)
+        if chosen is None or self.alignment.head >= chosen.heads:
+            raise ValueError(f"alignment names {self.alignment.map!r} head {self.alignment.head}, which is no map here")
+        return self
+
+    def _check_files(self) -> None:
+        named = {self.weights, self.source_tokenizer.file, self.target_tokenizer.file}
+        named |= {graph.file for graph in self.graphs}
+        if missing := sorted(named - self.files.keys()):
+            raise ValueError(f"files has no entry for {', '.join(missing)}")
+
+    def _check_graphs(self) -> None:
+        roles = {graph.role for graph in self.graphs}
+        wanted = {"encode", "decode_step"} if self.capabilities.generation == "autoregressive" else {"one_shot"}
+        if missing := sorted(wanted - roles):
+            raise ValueError(f"graphs has none of the role {', '.join(missing)}")
+        tensors = {entry.tensor: entry.name for entry in self.attention_maps}
+        for graph in self.graphs:
+            outputs = {tensor.name for tensor in graph.outputs}
+            if graph.attention == "full" and (absent := sorted(tensors.keys() - outputs)):
+                raise ValueError(f"{graph.file} should emit every attention map and lacks {', '.join(absent)}")
+            if graph.role == "decode_step" and (absent := sorted({state.next_name for state in self.state} - outputs)):
+                raise ValueError(f"{graph.file} lacks the state {', '.join(absent)}")
+
+    def attention_map(self, name: str) -> AttentionMapEntry:
+        """The map of this name; KeyError when there is none."""
+        for entry in self.attention_maps:
+            if entry.name == name:
+                return entry
+        raise KeyError(name)
+
+    def to_bytes(self) -> bytes:
+        return (self.model_dump_json(indent=1) + "\n").encode()
+
+    @classmethod
+    def from_bytes(cls, content: bytes, where: str) -> Manifest:
+        """Raises BundleError, naming the first wrong field, for anything but a manifest of a format we read."""
+        try:
+            version = _format_version(content)
+        except ValueError as error:
+            raise BundleError(f"{where} is not a JSON object: export the bundle again") from error
+        if version != FORMAT_VERSION:
+            raise BundleError(
+                f"{where} has format version {version!r}; this Heed reads {FORMAT_VERSION}: "
+                "update Heed, or export the bundle again"
+            )
+        try:
+            return cls.model_validate_json(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"]) or "the manifest"
+            raise BundleError(f"{where}: {place}: {first['msg']}: export the bundle again") from error
+
+
+def _format_version(content: bytes) -> object:
+    values = json.loads(content)
+    if not isinstance(values, dict):
+        raise ValueError("not an object")
+    return values.get("format_version")

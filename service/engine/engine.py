@@ -1,0 +1,259 @@
+"""Translating sentences of one model: worker threads, each with a running batch that sentences join and leave.
+
+Token ids in, token ids and attention out. Knows no text, no wire and no model family. The translator submits; the
+answer comes by a future.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.bundle.tokenizer import EOS_ID, PAD_ID
+from service.engine.errors import DeadlineError, EngineError, RuntimeFailureError, StoppedError
+from service.engine.observer import Observer, SilentObserver
+from service.engine.onnx_model import OnnxModel, StepOutput
+from service.engine.running_batch import RunningBatch
+from service.engine.scheduler import Load, Scheduler
+from service.engine.search import choose_greedily
+from service.engine.sentence import (
+    FinishReason,
+    Floats,
+    Hypothesis,
+    Sentence,
+    SentenceRequest,
+    SentenceResult,
+    Timings,
+)
+
+_log = logging.getLogger(__name__)
+_ENCODE_TOKENS = 4096  # padded source tokens that are encoded together at most
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """``workers`` 0: one for each core; ``queue_tokens`` bounds the source and target tokens waiting and running."""
+
+    workers: int = 0
+    threads_per_worker: int = 1
+    rows_per_worker: int = 64
+    queue_tokens: int = 200_000
+
+    @property
+    def worker_count(self) -> int:
+        return self.workers or len(os.sched_getaffinity(0))
+
+
+class Engine:
+    """One model's workers. ``submit`` from any thread; ``stop`` once, at the end."""
+
+    def __init__(
+        self,
+        model: OnnxModel,
+        settings: EngineSettings | None = None,
+        observer: Observer | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        settings = settings or EngineSettings()
+        self._model = model
+        self._observer = observer or SilentObserver()
+        self._clock = clock
+        self._rows = settings.rows_per_worker
+        self._scheduler = Scheduler(settings.queue_tokens, settings.worker_count, clock)
+        self._threads = [
+            threading.Thread(target=self._work, name=f"heed-worker-{i}", daemon=True)
+            for i in range(settings.worker_count)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def execution_provider(self) -> str:
+        return self._model.execution_provider
+
+    def submit(self, requests: Sequence[SentenceRequest]) -> list[Future[SentenceResult]]:
+        """Queue sentences, all or none; each future gives a SentenceResult or an EngineError, and may be cancelled.
+
+        Raises QueueFullError or StoppedError.
+        """
+        now = self._clock()
+        sentences = [Sentence(request, Future(), submitted=now) for request in requests]
+        self._scheduler.submit(sentences)
+        return [sentence.future for sentence in sentences]
+
+    def translate(self, requests: Sequence[SentenceRequest]) -> list[SentenceResult]:
+        """Submit and wait: for evaluation and warm-up."""
+        return [future.result() for future in self.submit(requests)]
+
+    def load(self) -> Load:
+        return self._scheduler.load()
+
+    def close(self) -> None:
+        """Take no more work; what is queued and running goes on."""
+        self._scheduler.close()
+
+    def stop(self, grace_seconds: float = 0.0) -> bool:
+        """Take no more work, wait for what is held, end the workers. False when some of it had to be given up."""
+        self._scheduler.close()
+        finished = self._scheduler.wait_until_empty(grace_seconds)
+        for sentence in self._scheduler.stop():
+            self._fail(sentence, StoppedError("the engine has stopped"), "stopped")
+        for thread in self._threads:
+            thread.join()
+        return finished
+
+    # --- a worker -----------------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        batch = RunningBatch(self._rows)
+        while True:
+            joiners, ended = self._scheduler.take(batch.sentences, batch.free_rows)
+            for sentence in ended:
+                self._drop(sentence)
+            if self._scheduler.stopping:
+                self._abandon(batch, joiners)
+                return
+            self._join(batch, joiners)
+            self._drop_ended(batch)
+            if len(batch):
+                self._step(batch)
+
+    def _join(self, batch: RunningBatch, joiners: list[Sentence]) -> None:
+        """Encode newcomers, those of like length together, and add them to the batch."""
+        for group in _encode_groups(joiners):
+            started = self._clock()
+            try:
+                longest = max(len(sentence.request.source_ids) for sentence in group)
+                source_ids = np.full((len(group), longest), PAD_ID, dtype=np.int64)
+                lengths = np.array([len(sentence.request.source_ids) for sentence in group], dtype=np.int32)
+                for row, sentence in zip(source_ids, group, strict=True):
+                    row[: len(sentence.request.source_ids)] = sentence.request.source_ids
+                encoded = self._model.encode(source_ids, lengths)
+            except EngineError as error:
+                self._retry_alone(group, error)
+                continue
+            batch.join(group, encoded)
+            now = self._clock()
+            for sentence in group:
+                sentence.started, sentence.encoded = started, now
+            self._observer.encoded(len(group), int(lengths.sum()), source_ids.size, now - started)
+
+    def _step(self, batch: RunningBatch) -> None:
+        """One token for every row; rows that have ended leave."""
+        started = self._clock()
+        with_attention = any(sentence.request.attention for sentence in batch.sentences)
+        try:
+            output = self._model.decode_step(batch.feeds(), with_attention)
+        except EngineError as error:
+            failed = list(batch.sentences)
+            for row in reversed(range(len(batch))):
+                batch.leave(row)
+            self._retry_alone(failed, error)
+            return
+        tokens, log_probabilities = choose_greedily(output.logits)
+        batch.advance(tokens, output)
+        self._observer.stepped(len(batch), self._clock() - started)
+        for row in reversed(range(len(batch))):
+            self._record(batch, row, int(tokens[row]), float(log_probabilities[row]), output)
+
+    def _record(self, batch: RunningBatch, row: int, token: int, log_probability: float, output: StepOutput) -> None:
+        sentence = batch.sentences[row]
+        if not np.isfinite(log_probability):
+            batch.leave(row)
+            self._scheduler.release(sentence)
+            self._fail(sentence, RuntimeFailureError("the model gave a logit that is no number"), "failed")
+            return
+        sentence.target_ids.append(token)
+        sentence.log_probabilities.append(log_probability)
+        if sentence.request.attention:
+            for name, weights in output.attention.items():
+                seen = weights[row, :, : len(sentence.request.source_ids)].copy()
+                sentence.attention.setdefault(name, []).append(seen)
+        if token == EOS_ID or len(sentence.target_ids) >= sentence.request.max_target_tokens:
+            batch.leave(row)
+            self._scheduler.release(sentence)
+            self._finish(sentence)
+
+    def _drop_ended(self, batch: RunningBatch) -> None:
+        """Cancelled and expired rows leave before the next step."""
+        now = self._clock()
+        for row in reversed(range(len(batch))):
+            sentence = batch.sentences[row]
+            if sentence.future.cancelled() or sentence.expired(now):
+                batch.leave(row)
+                self._scheduler.release(sentence)
+                self._drop(sentence)
+
+    def _retry_alone(self, sentences: list[Sentence], error: EngineError) -> None:
+        """One bad sentence must not fail its neighbours: each is run again by itself; one that was alone has failed."""
+        if len(sentences) == 1 and sentences[0].alone:
+            _log.error("onnxruntime failed on a sentence alone: %s", error)
+            self._scheduler.release(sentences[0])
+            self._fail(sentences[0], error, "failed")
+            return
+        _log.warning("onnxruntime failed on a batch of %d; running each alone: %s", len(sentences), error)
+        for sentence in sentences:
+            sentence.alone = True
+            sentence.restart()
+        self._scheduler.requeue(sentences)
+
+    def _abandon(self, batch: RunningBatch, joiners: list[Sentence]) -> None:
+        for sentence in (*batch.sentences, *joiners):
+            self._scheduler.release(sentence)
+            self._fail(sentence, StoppedError("the engine has stopped"), "stopped")
+
+    # --- endings ------------------------------------------------------------------------------------------------------
+
+    def _finish(self, sentence: Sentence) -> None:
+        ended = sentence.target_ids[-1] == EOS_ID
+        reason = FinishReason.END_OF_SENTENCE if ended else FinishReason.LENGTH
+        hypothesis = Hypothesis(
+            target_ids=tuple(sentence.target_ids),
+            log_probabilities=np.array(sentence.log_probabilities, dtype=np.float32),
+            attention={name: _stack(steps) for name, steps in sentence.attention.items()},
+            finish_reason=reason,
+        )
+        timings = Timings(
+            queue=sentence.started - sentence.submitted,
+            encode=sentence.encoded - sentence.started,
+            decode=self._clock() - sentence.encoded,
+        )
+        self._observer.finished(reason, len(sentence.target_ids))
+        if sentence.future.set_running_or_notify_cancel():
+            sentence.future.set_result(SentenceResult((hypothesis,), timings))
+
+    def _drop(self, sentence: Sentence) -> None:
+        if sentence.future.cancelled():
+            self._observer.dropped("cancelled", len(sentence.target_ids))
+            sentence.future.set_running_or_notify_cancel()
+        else:
+            self._fail(sentence, DeadlineError("the deadline has passed"), "deadline")
+
+    def _fail(self, sentence: Sentence, error: EngineError, reason: str) -> None:
+        self._observer.dropped(reason, len(sentence.target_ids))
+        if sentence.future.set_running_or_notify_cancel():
+            sentence.future.set_exception(error)
+
+
+def _encode_groups(sentences: list[Sentence]) -> list[list[Sentence]]:
+    """Cut newcomers into groups of like length, each of a bounded number of padded tokens."""
+    groups: list[list[Sentence]] = []
+    for sentence in sorted(sentences, key=lambda sentence: len(sentence.request.source_ids)):
+        length = len(sentence.request.source_ids)
+        if groups and (len(groups[-1]) + 1) * length <= _ENCODE_TOKENS:
+            groups[-1].append(sentence)
+        else:
+            groups.append([sentence])
+    return groups
+
+
+def _stack(steps: list[Floats]) -> Floats:
+    """(heads, source_length) for each step -> (target_length, heads, source_length)."""
+    return np.stack(steps)

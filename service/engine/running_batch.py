@@ -1,0 +1,112 @@
+"""The rows that are being decoded together: they join and leave at any step.
+
+Sentences are rows 0..n-1 of buffers allocated for ``max_rows``. A join writes the encoder's rows behind the last one; a
+leave moves the last row into the hole. So the rows in use are always a prefix, and a step runs on plain views, without
+a copy. Sentences of a batch share the width of their memory: the longest source, rounded up to a bucket, so that a join
+seldom reallocates. What lies beyond a sentence's length is finite and masked: the graphs give it the weight 0, exactly.
+
+Knows arrays and rows; nothing of queues, deadlines or search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from service.bundle.tokenizer import BOS_ID
+from service.engine.onnx_model import Array, EncodeOutput, StepOutput
+from service.engine.sentence import Sentence
+
+_WIDTH_STEP = 8  # source tokens; small, because width that nobody needs is computed all the same
+
+
+class RunningBatch:
+    """Up to ``max_rows`` sentences, one hypothesis each."""
+
+    def __init__(self, max_rows: int) -> None:
+        self.sentences: list[Sentence] = []
+        self._max_rows = max_rows
+        self._width = 0
+        self._memory: dict[str, Array] = {}
+        self._state: dict[str, Array] = {}
+        self._tokens = np.zeros((max_rows, 1), dtype=np.int64)
+        self._positions = np.zeros(max_rows, dtype=np.int64)
+        self._lengths = np.zeros(max_rows, dtype=np.int32)
+
+    def __len__(self) -> int:
+        return len(self.sentences)
+
+    @property
+    def free_rows(self) -> int:
+        return self._max_rows - len(self.sentences)
+
+    @property
+    def width(self) -> int:
+        """Source tokens computed for each row, padding included."""
+        return self._width
+
+    def join(self, sentences: Sequence[Sentence], encoded: EncodeOutput) -> None:
+        """Add sentences, whose encoder outputs are the rows of ``encoded`` in the same order."""
+        lengths = [len(sentence.request.source_ids) for sentence in sentences]
+        self._reserve(encoded, max(lengths))
+        begin, end = len(self), len(self) + len(sentences)
+        for name, rows in encoded.memory.items():
+            self._memory[name][begin:end, : rows.shape[1]] = rows
+            self._memory[name][begin:end, rows.shape[1] :] = 0  # a row before may have left a NaN, and 0 x NaN is NaN
+        for name, rows in encoded.state.items():
+            self._state[name][begin:end] = rows
+        self._tokens[begin:end] = BOS_ID
+        self._positions[begin:end] = 0
+        self._lengths[begin:end] = lengths
+        self.sentences.extend(sentences)
+
+    def _reserve(self, encoded: EncodeOutput, longest: int) -> None:
+        """Make the buffers wide enough; an empty batch also becomes as narrow as its first sentences allow."""
+        wanted = -(-longest // _WIDTH_STEP) * _WIDTH_STEP
+        if self.sentences:
+            wanted = max(wanted, self._width)
+        if not self._state:
+            self._state = {
+                name: np.zeros((self._max_rows, *rows.shape[1:]), rows.dtype) for name, rows in encoded.state.items()
+            }
+        if wanted == self._width:
+            return
+        for name, rows in encoded.memory.items():
+            buffer = np.zeros((self._max_rows, wanted, *rows.shape[2:]), rows.dtype)
+            if self.sentences:
+                buffer[: len(self), : self._width] = self._memory[name][: len(self)]
+            self._memory[name] = buffer
+        self._width = wanted
+
+    def leave(self, row: int) -> None:
+        """Remove one row; the last row takes its number."""
+        last = len(self) - 1
+        if row != last:
+            for buffer in (*self._memory.values(), *self._state.values()):
+                buffer[row] = buffer[last]
+            for numbers in (self._tokens, self._positions, self._lengths):
+                numbers[row] = numbers[last]
+            self.sentences[row] = self.sentences[last]
+        self.sentences.pop()
+
+    def feeds(self) -> dict[str, Array]:
+        """The inputs of ``decode_step`` for the rows in use: views, no copies."""
+        rows = len(self)
+        feeds: dict[str, Array] = {
+            "token_ids": self._tokens[:rows],
+            "positions": self._positions[:rows],
+            "source_lengths": self._lengths[:rows],
+        }
+        for name, buffer in (*self._memory.items(), *self._state.items()):
+            feeds[name] = buffer[:rows]
+        return feeds
+
+    def advance(self, tokens: npt.NDArray[np.int64], output: StepOutput) -> None:
+        """Take the step's states and ``tokens`` (rows,) as the rows' last tokens."""
+        rows = len(self)
+        for name, values in output.state.items():
+            self._state[name][:rows] = values
+        self._tokens[:rows, 0] = tokens
+        self._positions[:rows] += 1

@@ -1,0 +1,96 @@
+"""What goes into the engine and what comes out: token ids in, token ids and attention out. No text."""
+
+from __future__ import annotations
+
+import enum
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+
+
+class FinishReason(enum.Enum):
+    """Why a hypothesis ended."""
+
+    END_OF_SENTENCE = "end_of_sentence"
+    LENGTH = "length"
+
+
+@dataclass(frozen=True)
+class SentenceRequest:
+    """One sentence to translate.
+
+    ``source_ids`` end in `</s>`; ``max_target_tokens`` counts the closing `</s>`; ``deadline`` is a time of
+    ``time.monotonic``, None for never.
+    """
+
+    source_ids: tuple[int, ...]
+    max_target_tokens: int
+    attention: bool = False
+    deadline: float | None = None
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One translation.
+
+    ``target_ids`` end in `</s>` unless the length limit came first; ``log_probabilities`` (target_length,) float32 in
+    nats; ``attention`` by map name (target_length, heads, source_length) float32, empty when it was not asked for.
+    """
+
+    target_ids: tuple[int, ...]
+    log_probabilities: Floats
+    attention: dict[str, Floats]
+    finish_reason: FinishReason
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Where a sentence's time went, in seconds."""
+
+    queue: float
+    encode: float
+    decode: float
+
+
+@dataclass(frozen=True)
+class SentenceResult:
+    """The hypotheses of one sentence, best first."""
+
+    hypotheses: tuple[Hypothesis, ...]
+    timings: Timings
+
+
+@dataclass(eq=False)
+class Sentence:
+    """A request's mutable state while the engine owns it: queued, then a row of a running batch.
+
+    Whoever holds ``future`` may cancel it at any time; the engine sees that before its next step.
+    """
+
+    request: SentenceRequest
+    future: Future[SentenceResult]
+    submitted: float
+    alone: bool = False  # to be run by itself, because a batch it was in has failed
+    started: float = 0.0
+    encoded: float = 0.0
+    target_ids: list[int] = field(default_factory=list)
+    log_probabilities: list[float] = field(default_factory=list)
+    attention: dict[str, list[Floats]] = field(default_factory=dict)
+
+    @property
+    def cost_tokens(self) -> int:
+        """What the sentence holds of the queue's bound: its source and the most it may emit."""
+        return len(self.request.source_ids) + self.request.max_target_tokens
+
+    def expired(self, now: float) -> bool:
+        return self.request.deadline is not None and now >= self.request.deadline
+
+    def restart(self) -> None:
+        """Forget what was decoded, to begin again."""
+        self.target_ids.clear()
+        self.log_probabilities.clear()
+        self.attention.clear()

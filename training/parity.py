@@ -1,0 +1,136 @@
+"""The proof that exported graphs compute what PyTorch computes: logits, states and attention, at ragged shapes.
+
+Called before a bundle is written and by the tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+import torch
+from torch import Tensor
+
+from service.bundle.manifest import GraphEntry
+from service.bundle.tokenizer import BOS_ID, EOS_ID
+from service.engine.runtime import onnxruntime
+from training.errors import ParityError
+from training.models.recurrent import Attention, Memory, RecurrentModel, State
+
+#: Source lengths of each batch tried: alone, even, ragged, and longer than any example the exporter saw.
+SHAPES: tuple[tuple[int, ...], ...] = ((1,), (7,), (5, 5), (9, 4, 1), (40, 33, 2, 17, 8))
+HYPOTHESES = (1, 3)
+STEPS = 4
+RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE = 1e-4, 1e-5
+
+Arrays = dict[str, npt.NDArray[np.float32]]
+
+
+def prove_parity(model: RecurrentModel, directory: Path, graphs: Sequence[GraphEntry]) -> float:
+    """Compare every graph with PyTorch at every shape; returns the greatest absolute difference seen.
+
+    Raises ParityError, naming graph, tensor and shape, beyond rtol 1e-4 and atol 1e-5.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    sessions = {
+        graph.file: onnxruntime.InferenceSession(
+            str(directory / graph.file), options, providers=["CPUExecutionProvider"]
+        )
+        for graph in graphs
+    }
+    encoder = next(graph for graph in graphs if graph.role == "encode")
+    steppers = [graph for graph in graphs if graph.role == "decode_step"]
+    generator = torch.Generator().manual_seed(7)
+    worst = 0.0
+    with torch.no_grad():
+        for lengths in SHAPES:
+            source_lengths = torch.tensor(lengths, dtype=torch.int32)
+            source_ids = torch.randint(
+                4, model.source_embedding.num_embeddings, (len(lengths), max(lengths)), generator=generator
+            )
+            memory, state = model.encode(source_ids, source_lengths)
+            wanted = _named("memory_", memory) | _named("state_", state)
+            got = _run(sessions[encoder.file], {"source_ids": source_ids, "source_lengths": source_lengths})
+            worst = max(worst, _compare(wanted, got, encoder.file, f"lengths {lengths}"))
+            for hypotheses in HYPOTHESES:
+                for graph in steppers:
+                    where = f"lengths {lengths}, {hypotheses} hypotheses"
+                    difference = _compare_steps(
+                        model, sessions[graph.file], graph, memory, state, source_lengths, hypotheses, where
+                    )
+                    worst = max(worst, difference)
+    return worst
+
+
+def _compare_steps(
+    model: RecurrentModel,
+    session: onnxruntime.InferenceSession,
+    graph: GraphEntry,
+    memory: Memory,
+    first: State,
+    source_lengths: Tensor,
+    hypotheses: int,
+    where: str,
+) -> float:
+    """Step both side by side, each on its own states, so that differences may add up as they would in use."""
+    vocabulary = model.output.out_features
+    generator = torch.Generator().manual_seed(hypotheses)
+    state = State(*(tensor.repeat_interleave(hypotheses, 0) for tensor in first))
+    own = dict(_named("state_", state))
+    worst = 0.0
+    for position in range(STEPS):
+        tokens = torch.randint(4, vocabulary, (len(source_lengths), hypotheses), generator=generator)
+        positions = torch.full((len(source_lengths),), position)
+        step = model.decode_step(tokens, positions, source_lengths, memory, state)
+        state = step.state
+        wanted = {"logits": step.logits.numpy()} | _named("next_state_", step.state)
+        if graph.attention != "none":
+            wanted |= _named("attention_", step.attention)
+        feeds: dict[str, object] = {"token_ids": tokens, "positions": positions, "source_lengths": source_lengths}
+        got = _run(session, feeds | _named("memory_", memory) | own)
+        worst = max(worst, _compare(wanted, got, graph.file, f"{where}, step {position}"))
+        own = {name.removeprefix("next_"): got[name] for name in got if name.startswith("next_")}
+    return worst
+
+
+def _named(prefix: str, tensors: Memory | State | Attention) -> Arrays:
+    return {f"{prefix}{name}": tensor.numpy() for name, tensor in tensors._asdict().items()}
+
+
+def _run(session: onnxruntime.InferenceSession, feeds: dict[str, object]) -> Arrays:
+    taken = {value.name for value in session.get_inputs()}
+    arrays = {name: value.numpy() if isinstance(value, Tensor) else value for name, value in feeds.items()}
+    outputs = session.run(None, {name: array for name, array in arrays.items() if name in taken})
+    return dict(zip((value.name for value in session.get_outputs()), outputs, strict=True))
+
+
+def _compare(wanted: Arrays, got: Arrays, graph: str, where: str) -> float:
+    worst = 0.0
+    for name, expected in wanted.items():
+        found = got.get(name)
+        if found is None or found.shape != expected.shape:
+            shape = None if found is None else found.shape
+            raise ParityError(f"{graph}: {name} at {where} has the shape {shape}, PyTorch's is {expected.shape}")
+        difference = float(np.abs(found - expected).max(initial=0.0))
+        if not np.allclose(found, expected, rtol=RELATIVE_TOLERANCE, atol=ABSOLUTE_TOLERANCE):
+            raise ParityError(f"{graph}: {name} at {where} differs from PyTorch by {difference:.2e}")
+        worst = max(worst, difference)
+    return worst
+
+
+def greedy(model: RecurrentModel, source_ids: list[int], max_target_tokens: int) -> list[int]:
+    """PyTorch's own greedy translation of one sentence, `</s>` last unless the limit came first."""
+    with torch.no_grad():
+        lengths = torch.tensor([len(source_ids)], dtype=torch.int32)
+        memory, state = model.encode(torch.tensor([source_ids]), lengths)
+        target: list[int] = []
+        while len(target) < max_target_tokens and target[-1:] != [EOS_ID]:
+            last = torch.tensor([[target[-1] if target else BOS_ID]])
+            step = model.decode_step(last, torch.tensor([len(target)]), lengths, memory, state)
+            state = step.state
+            target.append(int(step.logits.argmax()))
+    return target
