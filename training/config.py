@@ -127,7 +127,7 @@ def load_config(path: Path) -> Config:
 
 
 def _describe(entry: object) -> str:
-    assert isinstance(entry, dict)  # noqa: S101 - pydantic's ErrorDetails is a TypedDict
+    assert isinstance(entry, dict)
     key = ".".join(str(part) for part in entry["loc"]) or "the file"
     if entry["type"] == "extra_forbidden":
         return f"unknown key {key}"

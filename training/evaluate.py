@@ -44,16 +44,16 @@ def evaluate_bundle(config: Config, models: Path, limit: int, console: Console) 
     table.add_column("measure")
     table.add_column("value", justify="right")
     table.add_row("exact match", f"{scores.exact_match:.3%}")
-    table.add_row(f"attention on the right place ({scores.attention_judged} tokens)", f"{scores.attention_accuracy:.3%}")
+    table.add_row(
+        f"attention on the right place ({scores.attention_judged} tokens)", f"{scores.attention_accuracy:.3%}"
+    )
     console.print(table)
     for example, found in wrong[:10]:
         console.print(f"  {example.source!r} -> {found}, expected {example.target}", highlight=False, markup=False)
     return scores
 
 
-def score_examples(
-    config: Config, bundle: Bundle, examples: list[Example]
-) -> tuple[Scores, list[tuple[Example, str]]]:
+def score_examples(config: Config, bundle: Bundle, examples: list[Example]) -> tuple[Scores, list[tuple[Example, str]]]:
     """The scores, and the examples that were translated otherwise, with what came out."""
     engine = Engine(OnnxModel(bundle), EngineSettings(queue_tokens=2**31))
     try:

@@ -30,7 +30,6 @@ from service.bundle.manifest import (
     MANIFEST_FILE,
     MANIFEST_HASH_FILE,
     AlignmentEntry,
-    AttentionVariant,
     Capabilities,
     Dtype,
     FileEntry,
@@ -278,8 +277,8 @@ def _strip_debris(proto: ModelProto) -> None:
         del node.metadata_props[:]
         node.doc_string = ""
     for value in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output, *proto.graph.initializer):
-        del value.metadata_props[:]
-        value.doc_string = ""
+        del value.metadata_props[:]  # type: ignore[attr-defined]
+        value.doc_string = ""  # type: ignore[attr-defined]
     del proto.metadata_props[:], proto.graph.metadata_props[:]
     proto.graph.doc_string = proto.doc_string = ""
 

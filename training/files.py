@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace ``path`` by ``content`` in one step. Raises OSError (a full disk, for one) with the old file untouched."""
+    """Replace ``path`` by ``content`` in one step. Raises OSError (a full disk, say) with the old file untouched."""
     temporary = path.with_name(path.name + ".partial")
     try:
         with temporary.open("wb") as file:

@@ -189,10 +189,10 @@ class Trainer:
     def _stopping_on_signals(self) -> Iterator[None]:
         """The first SIGINT or SIGTERM ends the run after the update at hand; the second ends it at once."""
 
-        def stop(number: int, frame: FrameType | None) -> None:
+        def stop(number: int, _frame: FrameType | None) -> None:
             self._stop.set()
             self._console.print("stopping after this update; once more to stop at once")
-            signal.signal(number, before[number])
+            signal.signal(number, before[signal.Signals(number)])
 
         numbers = (signal.SIGINT, signal.SIGTERM)
         before = {number: signal.getsignal(number) for number in numbers}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,14 +20,16 @@ from service.engine.runtime import onnxruntime
 from service.engine.sentence import Floats
 
 Provider = Literal["auto", "cpu", "cuda"]
-Array = npt.NDArray[np.generic]
+Array = npt.NDArray[Any]
 _PROVIDER_NAMES = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 @dataclass(frozen=True)
 class StepOutput:
-    """One step of ``rows`` hypotheses: ``logits`` (rows, vocabulary), ``attention`` by map (rows, heads, source_length),
-    ``state`` by name (rows, …)."""
+    """One step of ``rows`` hypotheses.
+
+    ``logits`` (rows, vocabulary), ``attention`` by map (rows, heads, source_length), ``state`` by name (rows, …).
+    """
 
     logits: Floats
     attention: dict[str, Floats]
@@ -92,8 +94,8 @@ class OnnxModel:
         """One step; ``feeds`` are token_ids (batch, hypotheses), positions, source_lengths, memory_* and state_*."""
         outputs = (self._step_with_attention if with_attention else self._step_plain).run(feeds)
         return StepOutput(
-            logits=outputs["logits"],  # type: ignore[arg-type]
-            attention={  # type: ignore[misc]
+            logits=outputs["logits"],
+            attention={
                 name: outputs[tensor] for tensor, name in self._maps.items() if with_attention and tensor in outputs
             },
             state={name: outputs[next_name] for next_name, name in self._next_state.items()},

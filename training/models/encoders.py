@@ -34,7 +34,7 @@ class BiLSTMLayer(nn.Module):
         return both * length_mask(lengths, inputs.shape[1]).unsqueeze(-1)
 
     def _onnx_lstm(self, inputs: Tensor, lengths: Tensor) -> Tensor:
-        """ONNX LSTM-22: X (time, batch, input) -> Y (time, directions, batch, hidden), gates in the order i, o, f, c."""
+        """ONNX LSTM-22: X (time, batch, input) -> Y (time, directions, batch, hidden), gates as i, o, f, c."""
         directions = (self.forwards, self.backwards)
         weights = [_onnx_gate_order(lstm.weight_ih_l0) for lstm in directions]
         recurrences = [_onnx_gate_order(lstm.weight_hh_l0) for lstm in directions]
@@ -65,7 +65,9 @@ def _mirrored_positions(lengths: Tensor, longest: int) -> Tensor:
     return torch.where(mirrored >= 0, mirrored, positions)
 
 
-def _onnx_gate_order(weight: Tensor) -> Tensor:
+def _onnx_gate_order(weight: Tensor | nn.Module) -> Tensor:
     """PyTorch stacks the gates as i, f, g, o; ONNX as i, o, f, c."""
+    if not isinstance(weight, Tensor):
+        raise TypeError("an LSTM's weights are tensors")
     input_gate, forget, cell, output = weight.chunk(4)
     return torch.cat([input_gate, output, forget, cell])

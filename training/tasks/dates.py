@@ -14,6 +14,7 @@ import datetime
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 from babel import Locale, localedata
 from babel.dates import DateTimeFormat, get_date_format, parse_pattern
@@ -22,7 +23,7 @@ from training.tasks.example import Example
 
 FIRST_DAY = datetime.date(1950, 1, 1)
 LAST_DAY = datetime.date(2049, 12, 31)
-NAMED_FORMATS = ("short", "medium", "long", "full")
+NAMED_FORMATS: tuple[Literal["short", "medium", "long", "full"], ...] = ("short", "medium", "long", "full")
 PATTERNS = (
     "d MMM y",
     "d MMMM y",
@@ -67,7 +68,7 @@ class DateFormatter:
     _rendered: dict[tuple[str, int], str] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._pieces = _compile(parse_pattern(self.pattern).format)
+        self._pieces = _compile(str(parse_pattern(self.pattern).format))
 
     def render(self, date: datetime.date) -> tuple[str, str]:
         """Return the text and, of equal length, the field that each of its characters shows."""
@@ -106,7 +107,7 @@ def _compile(format_string: str) -> list[_Piece]:
 
 
 def all_formatters() -> list[DateFormatter]:
-    """Every format of every locale that Babel has, in a fixed order; the root locale, which has no language, is left out."""
+    """Every format of every locale that Babel has, in a fixed order, but for the root locale, which has no language."""
     formatters = []
     for identifier in sorted(localedata.locale_identifiers()):
         if identifier == "root":
@@ -136,7 +137,7 @@ def examples(seed: int) -> Iterator[Example]:
 
 
 def _with_case(text: str, fields: str, choice: int) -> tuple[str, str]:
-    """Leave the case (choice 0 and 1), lower it (2) or raise it (3): some letters change their length with their case."""
+    """Leave the case (choice 0, 1), lower it (2) or raise it (3): some letters change their length with their case."""
     if choice < 2:
         return text, fields
     change = str.lower if choice == 2 else str.upper

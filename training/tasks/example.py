@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Example:
-    """A source text, its one target text, and what the generator knows of their alignment (its form is the task's own)."""
+    """A source text, its target, and what the generator knows of their alignment, in a form of the task's own."""
 
     source: str
     target: str

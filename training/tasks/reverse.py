@@ -15,7 +15,7 @@ LONGEST = 25
 
 
 def examples(seed: int) -> Iterator[Example]:
-    """Endless examples of length 1..25, the same for the same seed. ``Example.annotation`` is empty: position says all."""
+    """Endless examples of length 1..25, the same for the same seed. ``annotation`` is empty: position says all."""
     generator = random.Random(seed)
     while True:
         numbers = [str(generator.randint(1, LARGEST_NUMBER)) for _ in range(generator.randint(1, LONGEST))]

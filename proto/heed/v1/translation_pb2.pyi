@@ -1,0 +1,87 @@
+from google.rpc import status_pb2 as _status_pb2
+from heed.v1 import attention_pb2 as _attention_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FINISH_REASON_UNSPECIFIED: _ClassVar[FinishReason]
+    FINISH_REASON_END_OF_SENTENCE: _ClassVar[FinishReason]
+    FINISH_REASON_LENGTH: _ClassVar[FinishReason]
+FINISH_REASON_UNSPECIFIED: FinishReason
+FINISH_REASON_END_OF_SENTENCE: FinishReason
+FINISH_REASON_LENGTH: FinishReason
+
+class DecodingOptions(_message.Message):
+    __slots__ = ("max_output_tokens",)
+    MAX_OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    max_output_tokens: int
+    def __init__(self, max_output_tokens: _Optional[int] = ...) -> None: ...
+
+class Translation(_message.Message):
+    __slots__ = ("status", "hypotheses", "source_tokens", "source_words")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    HYPOTHESES_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_WORDS_FIELD_NUMBER: _ClassVar[int]
+    status: _status_pb2.Status
+    hypotheses: _containers.RepeatedCompositeFieldContainer[Hypothesis]
+    source_tokens: _containers.RepeatedCompositeFieldContainer[Token]
+    source_words: _containers.RepeatedCompositeFieldContainer[Word]
+    def __init__(self, status: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., hypotheses: _Optional[_Iterable[_Union[Hypothesis, _Mapping]]] = ..., source_tokens: _Optional[_Iterable[_Union[Token, _Mapping]]] = ..., source_words: _Optional[_Iterable[_Union[Word, _Mapping]]] = ...) -> None: ...
+
+class Hypothesis(_message.Message):
+    __slots__ = ("text", "log_probability", "finish_reason", "tokens", "words", "attention")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    LOG_PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    WORDS_FIELD_NUMBER: _ClassVar[int]
+    ATTENTION_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    log_probability: float
+    finish_reason: FinishReason
+    tokens: _containers.RepeatedCompositeFieldContainer[Token]
+    words: _containers.RepeatedCompositeFieldContainer[Word]
+    attention: _attention_pb2.Attention
+    def __init__(self, text: _Optional[str] = ..., log_probability: _Optional[float] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., tokens: _Optional[_Iterable[_Union[Token, _Mapping]]] = ..., words: _Optional[_Iterable[_Union[Word, _Mapping]]] = ..., attention: _Optional[_Union[_attention_pb2.Attention, _Mapping]] = ...) -> None: ...
+
+class Token(_message.Message):
+    __slots__ = ("piece", "id", "begin_offset", "end_offset", "special", "log_probability")
+    PIECE_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    BEGIN_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    END_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    SPECIAL_FIELD_NUMBER: _ClassVar[int]
+    LOG_PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    piece: str
+    id: int
+    begin_offset: int
+    end_offset: int
+    special: bool
+    log_probability: float
+    def __init__(self, piece: _Optional[str] = ..., id: _Optional[int] = ..., begin_offset: _Optional[int] = ..., end_offset: _Optional[int] = ..., special: _Optional[bool] = ..., log_probability: _Optional[float] = ...) -> None: ...
+
+class Word(_message.Message):
+    __slots__ = ("text", "begin_offset", "end_offset", "begin_token", "end_token", "special", "is_piece")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    BEGIN_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    END_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    BEGIN_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    END_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    SPECIAL_FIELD_NUMBER: _ClassVar[int]
+    IS_PIECE_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    begin_offset: int
+    end_offset: int
+    begin_token: int
+    end_token: int
+    special: bool
+    is_piece: bool
+    def __init__(self, text: _Optional[str] = ..., begin_offset: _Optional[int] = ..., end_offset: _Optional[int] = ..., begin_token: _Optional[int] = ..., end_token: _Optional[int] = ..., special: _Optional[bool] = ..., is_piece: _Optional[bool] = ...) -> None: ...

@@ -1,0 +1,286 @@
+"""The command ``heed``: serve models, translate with them, list them."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import itertools
+import logging
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import grpc
+import typer
+from google.protobuf.json_format import MessageToJson
+from heed.v1 import attention_pb2, model_pb2, translation_pb2, translation_service_pb2
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from service.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_SECONDS, Client, unpack
+from service.heatmap import draw
+from service.settings import ServerSettings
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Translate text and see what the model looked at.",
+)
+_LINES_PER_CALL = 64
+_DEFAULTS = ServerSettings()
+
+
+class CommandError(Exception):
+    """One line for the user; the command ends with status 1."""
+
+
+class AttentionChoice(enum.StrEnum):
+    """The views of ``--attention``."""
+
+    LINKS = "links"
+    WORD = "word"
+    TOKEN = "token"  # noqa: S105 - a token of text
+    FULL = "full"
+
+
+_VIEWS = {
+    AttentionChoice.LINKS: attention_pb2.ATTENTION_VIEW_ALIGNMENT,
+    AttentionChoice.WORD: attention_pb2.ATTENTION_VIEW_WORD,
+    AttentionChoice.TOKEN: attention_pb2.ATTENTION_VIEW_TOKEN,
+    AttentionChoice.FULL: attention_pb2.ATTENTION_VIEW_FULL,
+}
+AddressOption = Annotated[str, typer.Option(envvar="HEED_ADDRESS", help="The server, as HOST:PORT.")]
+TimeoutOption = Annotated[float, typer.Option(min=0.001, help="Seconds to wait for each call.")]
+
+
+@app.command()
+def serve(
+    models: Annotated[
+        Path, typer.Option(envvar="HEED_MODELS", help="The folder of bundles: <model>/<version>/manifest.json.")
+    ] = _DEFAULTS.models,
+    address: Annotated[
+        str, typer.Option(envvar="HEED_ADDRESS", help="Where to serve gRPC, as HOST:PORT; port 0 takes a free one.")
+    ] = _DEFAULTS.address,
+    metrics_address: Annotated[
+        str, typer.Option(envvar="HEED_METRICS_ADDRESS", help="Where to show Prometheus metrics, as HOST:PORT.")
+    ] = _DEFAULTS.metrics_address,
+    default_model: Annotated[
+        str | None,
+        typer.Option(
+            envvar="HEED_DEFAULT_MODEL", help="Answers requests that name no model; otherwise repository.json says."
+        ),
+    ] = None,
+    provider: Annotated[
+        str, typer.Option(envvar="HEED_PROVIDER", help="Execution provider: auto, cpu or cuda.")
+    ] = _DEFAULTS.provider,
+    workers: Annotated[
+        int, typer.Option(envvar="HEED_WORKERS", help="Running batches of each model; 0: one for each core.")
+    ] = _DEFAULTS.workers,
+    threads_per_worker: Annotated[
+        int, typer.Option(envvar="HEED_THREADS_PER_WORKER", help="onnxruntime threads of each worker.")
+    ] = _DEFAULTS.threads_per_worker,
+    rows_per_worker: Annotated[
+        int, typer.Option(envvar="HEED_ROWS_PER_WORKER", help="Sentences decoded together by a worker, at most.")
+    ] = _DEFAULTS.rows_per_worker,
+    queue_tokens: Annotated[
+        int, typer.Option(envvar="HEED_QUEUE_TOKENS", help="Tokens waiting and running of each model, at most.")
+    ] = _DEFAULTS.queue_tokens,
+    max_contents: Annotated[
+        int, typer.Option(envvar="HEED_MAX_CONTENTS", help="Texts in one call, at most.")
+    ] = _DEFAULTS.max_contents,
+    max_characters: Annotated[
+        int, typer.Option(envvar="HEED_MAX_CHARACTERS", help="Characters in one text, at most.")
+    ] = _DEFAULTS.max_characters,
+    pause_seconds: Annotated[
+        float, typer.Option(envvar="HEED_PAUSE_SECONDS", help="From SIGTERM to refusing new work.")
+    ] = _DEFAULTS.pause_seconds,
+    grace_seconds: Annotated[
+        float, typer.Option(envvar="HEED_GRACE_SECONDS", help="For work under way to finish after that.")
+    ] = _DEFAULTS.grace_seconds,
+) -> None:
+    """Serve models over gRPC, with Prometheus metrics. SIGTERM or Ctrl-C drains and stops.
+
+    Example: heed serve --models exported --address 127.0.0.1:50051
+    """
+    try:
+        settings = ServerSettings.model_validate(locals())
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = "--" + str(first["loc"][0]).replace("_", "-")
+        raise CommandError(f"{option} {first['input']}: {first['msg'].removeprefix('Value error, ')}") from error
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    # Imported here: the other commands need no engine and start faster without it.
+    from service.rpc.server import Server, StartError, run
+
+    def say(server: Server) -> None:
+        host = settings.address.rpartition(":")[0]
+        metrics_host = settings.metrics_address.rpartition(":")[0]
+        logging.getLogger(__name__).info(
+            "serving on %s:%d, metrics on http://%s:%d/metrics", host, server.port, metrics_host, server.metrics_port
+        )
+
+    try:
+        asyncio.run(run(settings, say))
+    except StartError as error:
+        raise CommandError(str(error)) from error
+
+
+@app.command()
+def translate(
+    texts: Annotated[
+        list[str], typer.Argument(help="The texts, or - for one text a line from standard input.", show_default=False)
+    ],
+    model: Annotated[str, typer.Option(help="The model; by default the server's default.")] = "",
+    source: Annotated[str, typer.Option("--from", help="Source language code.")] = "",
+    target: Annotated[str, typer.Option("--to", help="Target language code.")] = "",
+    attention: Annotated[AttentionChoice | None, typer.Option(help="Show what the model looked at.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print each reply as one line of protobuf JSON.")] = False,
+    address: AddressOption = DEFAULT_ADDRESS,
+    timeout: TimeoutOption = DEFAULT_TIMEOUT_SECONDS,
+) -> None:
+    """Translate texts, one line out for each. A text that fails is told on standard error; the status is then 1.
+
+    Examples: heed translate "9 May 2018" --attention word; cat dates.txt | heed translate -
+    """
+    view = None if attention is None else _VIEWS[attention]
+    from_stdin = texts == ["-"]
+    failed = False
+    with Client(address, timeout) as client:
+        for chunk in _chunks(_lines() if from_stdin else texts):
+            sent = [text for text in chunk if text.strip() or not from_stdin]
+            replies = iter(_translate_chunk(client, sent, model, source, target, view) if sent else ())
+            for text in chunk:
+                if from_stdin and not text.strip():
+                    print(flush=True)  # noqa: T201 - an empty line in is an empty line out
+                elif not _show(next(replies), text, json):
+                    failed = True
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def models(
+    json: Annotated[bool, typer.Option("--json", help="Print each model as one line of protobuf JSON.")] = False,
+    address: AddressOption = DEFAULT_ADDRESS,
+    timeout: TimeoutOption = DEFAULT_TIMEOUT_SECONDS,
+) -> None:
+    """List the server's models, the refused ones too. Example: heed models --address 127.0.0.1:50051"""
+    with Client(address, timeout) as client:
+        found = client.list_models()
+    if json:
+        for model in found:
+            print(MessageToJson(model, indent=None, ensure_ascii=False))  # noqa: T201
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("model", "languages", "attention maps", "provider", "description"):
+        table.add_column(column)
+    for model in found:
+        ready = model.state == model_pb2.MODEL_STATE_READY
+        languages = f"{'|'.join(model.source_language_codes)} → {'|'.join(model.target_language_codes)}"
+        table.add_row(
+            f"{model.name}/{model.version}{' (default)' if model.is_default else ''}",
+            languages if ready else "refused",
+            ", ".join(entry.name for entry in model.attention_maps),
+            model.execution_provider,
+            model.description if ready else model.status.message,
+        )
+    Console(soft_wrap=True).print(table)
+
+
+def _lines() -> Iterator[str]:
+    for line in sys.stdin:
+        yield line.rstrip("\r\n")
+
+
+def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
+    """A person's lines are answered one by one, a file's many at once."""
+    size = 1 if sys.stdin.isatty() else _LINES_PER_CALL
+    remaining = iter(texts)
+    while chunk := list(itertools.islice(remaining, size)):
+        yield chunk
+
+
+def _translate_chunk(
+    client: Client,
+    texts: Sequence[str],
+    model: str,
+    source: str,
+    target: str,
+    view: attention_pb2.AttentionView | None,
+) -> Iterator[translation_service_pb2.TranslateResponse]:
+    """A reply for each text, so that every line of JSON names the model that answered."""
+    reply = client.translate(texts, model, source, target, view)
+    for translation in reply.translations:
+        yield translation_service_pb2.TranslateResponse(
+            translations=[translation], model=reply.model, version=reply.version
+        )
+
+
+def _show(reply: translation_service_pb2.TranslateResponse, text: str, json: bool) -> bool:
+    """Print one reply as one line, and its attention below if there is any; False when the text failed."""
+    translation = reply.translations[0]
+    ok = bool(translation.status.code == 0)
+    if json:
+        print(MessageToJson(reply, indent=None, ensure_ascii=False), flush=True)  # noqa: T201
+    else:
+        print(translation.hypotheses[0].text if ok else "", flush=True)  # noqa: T201
+        if ok and translation.source_words:
+            _draw(translation)
+    if not ok:
+        _complain(f"{text[:40]!r}: {translation.status.message}")
+    return ok
+
+
+def _draw(translation: translation_pb2.Translation) -> None:
+    console = Console(highlight=False)
+    best = translation.hypotheses[0]
+    if not best.attention.matrices:
+        for link in best.attention.links:
+            words = (translation.source_words[link.source_word].text, best.words[link.target_word].text)
+            console.print(f"  {words[0]} → {words[1]}  {link.weight:.2f}", markup=False)
+        return
+    for matrix in best.attention.matrices:
+        of_words = matrix.unit == attention_pb2.ATTENTION_UNIT_WORD
+        rows = [word.text for word in best.words] if of_words else _labels(best.tokens)
+        columns = [word.text for word in translation.source_words] if of_words else _labels(translation.source_tokens)
+        heads = matrix.heads or ["mean"]
+        for head, weights in zip(heads, unpack(matrix), strict=True):
+            console.print(f"\n{matrix.map}, layer {matrix.layer}, head {head} ({matrix.score_function})", style="dim")
+            for line in draw(rows, columns, weights, console.width):
+                console.print(line, markup=False, soft_wrap=True)
+
+
+def _labels(tokens: Sequence[translation_pb2.Token]) -> list[str]:
+    """SentencePiece writes a space as ▁, which looks like a shade beside the map's own."""
+    return [token.piece.replace("▁", "·" if len(token.piece) == 1 else "") for token in tokens]
+
+
+def _complain(message: str) -> None:
+    print(f"heed: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+
+
+def _describe(error: grpc.RpcError) -> str:
+    """The server's own message; where no server answered, what that means."""
+    code = error.code() if isinstance(error, grpc.Call) else None
+    details = (error.details() if isinstance(error, grpc.Call) else None) or str(error)
+    if code is grpc.StatusCode.UNAVAILABLE and "shutting down" not in details and "loading" not in details:
+        return f"no server answers there ({details}): start one with `heed serve`, or name another with --address"
+    return f"{details} ({code.name})" if code is not None else details
+
+
+def main() -> None:
+    """Run the command; an error is one line on standard error and status 1."""
+    try:
+        app()
+    except CommandError as error:
+        _complain(str(error))
+    except grpc.RpcError as error:
+        _complain(_describe(error))
+    except BrokenPipeError:
+        sys.stderr.close()
+    else:
+        return
+    raise SystemExit(1)

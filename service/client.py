@@ -1,0 +1,101 @@
+"""The Python client: one channel with retries, health checks and a default deadline.
+
+    with Client("127.0.0.1:50051") as client:
+        reply = client.translate(["9 May 2018"], attention=ATTENTION_VIEW_WORD)
+
+Needs nothing of the engine: grpc, protobuf and numpy only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from types import TracebackType
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+from heed.v1 import attention_pb2, model_pb2, translation_service_pb2
+from heed.v1.translation_service_pb2_grpc import TranslationServiceStub
+
+DEFAULT_ADDRESS = "127.0.0.1:50051"
+DEFAULT_TIMEOUT_SECONDS = 30.0
+_SERVICE = {"service": "heed.v1.TranslationService"}
+_SERVICE_CONFIG = {
+    "loadBalancingConfig": [{"round_robin": {}}],
+    "healthCheckConfig": {"serviceName": "heed.v1.TranslationService"},
+    "methodConfig": [
+        {
+            "name": [_SERVICE],
+            "retryPolicy": {
+                "maxAttempts": 4,
+                "initialBackoff": "0.1s",
+                "maxBackoff": "1s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
+            },
+        }
+    ],
+    "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
+}
+_OPTIONS = (
+    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+    ("grpc.max_receive_message_length", 32 * 1024 * 1024),
+    ("grpc.keepalive_time_ms", 120_000),
+)
+_DATA_TYPES = {
+    attention_pb2.MATRIX_DATA_TYPE_FLOAT32: "<f4",
+    attention_pb2.MATRIX_DATA_TYPE_FLOAT16: "<f2",
+    attention_pb2.MATRIX_DATA_TYPE_UINT8: "u1",
+}
+
+
+class Client:
+    """Calls raise ``grpc.RpcError``; ``grpc_status.rpc_status.from_call`` reads its details."""
+
+    def __init__(self, address: str = DEFAULT_ADDRESS, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> None:
+        self._channel = grpc.insecure_channel(address, options=_OPTIONS)
+        self._stub = TranslationServiceStub(self._channel)
+        self._timeout = timeout_seconds
+
+    def translate(
+        self,
+        texts: Sequence[str],
+        model: str = "",
+        source_language: str = "",
+        target_language: str = "",
+        attention: attention_pb2.AttentionView | None = None,
+    ) -> translation_service_pb2.TranslateResponse:
+        """Translate texts; look at each translation's ``status``, for one may fail and the others not."""
+        request = translation_service_pb2.TranslateRequest(
+            model=model,
+            source_language_code=source_language,
+            target_language_code=target_language,
+            contents=texts,
+        )
+        if attention is not None:
+            request.attention.view = attention
+        reply: translation_service_pb2.TranslateResponse = self._stub.Translate(request, timeout=self._timeout)
+        return reply
+
+    def list_models(self) -> list[model_pb2.Model]:
+        reply = self._stub.ListModels(translation_service_pb2.ListModelsRequest(), timeout=self._timeout)
+        return list(reply.models)
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def unpack(matrix: attention_pb2.AttentionMatrix) -> npt.NDArray[np.float32]:
+    """The weights of a packed matrix: (heads, rows, columns) float32."""
+    values = np.frombuffer(matrix.data, dtype=_DATA_TYPES[matrix.data_type]).reshape(matrix.shape)
+    scale = 255.0 if matrix.data_type == attention_pb2.MATRIX_DATA_TYPE_UINT8 else 1.0
+    return (values / scale).astype(np.float32)

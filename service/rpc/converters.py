@@ -1,0 +1,274 @@
+"""Protobuf messages to domain values and back. Pure functions; no decisions beyond the wire's own."""
+
+from __future__ import annotations
+
+import numpy as np
+from heed.v1 import attention_pb2, model_pb2, translation_pb2, translation_service_pb2
+
+from service.attention.measures import Measures
+from service.attention.words import Word
+from service.bundle.manifest import AlignmentEntry, AttentionMapEntry, Manifest
+from service.bundle.tokenizer import Token
+from service.engine.sentence import FinishReason
+from service.errors import HeedError, InvalidFieldError
+from service.registry import RefusedModel, ServedModel
+from service.rpc.status import to_status
+from service.translator import (
+    AttentionRequest,
+    AttentionView,
+    MatrixView,
+    Translated,
+    TranslatedHypothesis,
+    TranslateRequest,
+    TranslateResult,
+    View,
+)
+
+_VIEWS = {
+    attention_pb2.ATTENTION_VIEW_ALIGNMENT: View.ALIGNMENT,
+    attention_pb2.ATTENTION_VIEW_WORD: View.WORD,
+    attention_pb2.ATTENTION_VIEW_TOKEN: View.TOKEN,
+    attention_pb2.ATTENTION_VIEW_FULL: View.FULL,
+}
+_KINDS = {
+    "cross": attention_pb2.ATTENTION_KIND_CROSS,
+    "encoder_self": attention_pb2.ATTENTION_KIND_ENCODER_SELF,
+    "decoder_self": attention_pb2.ATTENTION_KIND_DECODER_SELF,
+}
+_FINISH_REASONS = {
+    FinishReason.END_OF_SENTENCE: translation_pb2.FINISH_REASON_END_OF_SENTENCE,
+    FinishReason.LENGTH: translation_pb2.FINISH_REASON_LENGTH,
+}
+_GENERATIONS = {
+    "autoregressive": model_pb2.GENERATION_AUTOREGRESSIVE,
+    "one_shot": model_pb2.GENERATION_ONE_SHOT,
+}
+_DATA_TYPES = {
+    attention_pb2.MATRIX_DATA_TYPE_FLOAT32: "<f4",
+    attention_pb2.MATRIX_DATA_TYPE_FLOAT16: "<f2",
+    attention_pb2.MATRIX_DATA_TYPE_UINT8: "u1",
+}
+
+
+# --- requests --------------------------------------------------------------------------------------------------------
+
+
+def to_request(message: translation_service_pb2.TranslateRequest, deadline: float | None) -> TranslateRequest:
+    """Raises InvalidFieldError for a media type or an enum value that is none of ours."""
+    if message.mime_type not in ("", "text/plain"):
+        raise InvalidFieldError("mime_type", f"{message.mime_type!r}; only text/plain is allowed")
+    decoding = message.decoding
+    return TranslateRequest(
+        texts=tuple(message.contents),
+        model=message.model,
+        version=message.version if message.HasField("version") else None,
+        source_language=message.source_language_code,
+        target_language=message.target_language_code,
+        contexts=len(message.contexts),
+        max_output_tokens=decoding.max_output_tokens if decoding.HasField("max_output_tokens") else None,
+        attention=_to_attention_request(message.attention) if message.HasField("attention") else None,
+        deadline=deadline,
+    )
+
+
+def _to_attention_request(message: attention_pb2.AttentionOptions) -> AttentionRequest:
+    view = _VIEWS.get(message.view)
+    if view is None:
+        raise InvalidFieldError("attention.view", f"{message.view}; choose ALIGNMENT, WORD, TOKEN or FULL")
+    if message.head_reduction not in attention_pb2.HeadReduction.values():
+        raise InvalidFieldError("attention.head_reduction", f"{message.head_reduction}; choose MEAN or leave it out")
+    to_data_type(message)
+    return AttentionRequest(
+        view=view,
+        maps=tuple(message.maps),
+        layers=tuple(message.layers),
+        heads=tuple(message.heads),
+        mean_of_heads=message.head_reduction == attention_pb2.HEAD_REDUCTION_MEAN,
+    )
+
+
+def to_data_type(message: attention_pb2.AttentionOptions) -> attention_pb2.MatrixDataType:
+    """How the reply's matrices are packed: FLOAT32 unless another type is asked for."""
+    chosen = message.data_type or attention_pb2.MATRIX_DATA_TYPE_FLOAT32
+    if chosen not in _DATA_TYPES:
+        raise InvalidFieldError("attention.data_type", f"{chosen}; choose FLOAT32, FLOAT16 or UINT8")
+    return chosen
+
+
+# --- replies ---------------------------------------------------------------------------------------------------------
+
+
+def from_result(
+    result: TranslateResult, data_type: attention_pb2.MatrixDataType
+) -> translation_service_pb2.TranslateResponse:
+    return translation_service_pb2.TranslateResponse(
+        translations=[_from_outcome(outcome, data_type) for outcome in result.outcomes],
+        model=result.model,
+        version=result.version,
+    )
+
+
+def _from_outcome(
+    outcome: Translated | HeedError, data_type: attention_pb2.MatrixDataType
+) -> translation_pb2.Translation:
+    if isinstance(outcome, HeedError):
+        return translation_pb2.Translation(status=to_status(outcome))
+    message = translation_pb2.Translation(
+        hypotheses=[_from_hypothesis(hypothesis, data_type) for hypothesis in outcome.hypotheses]
+    )
+    message.status.SetInParent()  # present, with code 0
+    if outcome.source_words:
+        message.source_tokens.extend(_from_token(token) for token in outcome.source.tokens)
+        message.source_words.extend(_from_word(word) for word in outcome.source_words)
+    return message
+
+
+def _from_hypothesis(
+    hypothesis: TranslatedHypothesis, data_type: attention_pb2.MatrixDataType
+) -> translation_pb2.Hypothesis:
+    message = translation_pb2.Hypothesis(
+        text=hypothesis.text,
+        log_probability=float(hypothesis.log_probabilities.sum()),
+        finish_reason=_FINISH_REASONS[hypothesis.finish_reason],
+        tokens=[
+            _from_token(token, float(log_probability))
+            for token, log_probability in zip(hypothesis.tokens, hypothesis.log_probabilities, strict=True)
+        ],
+        words=[_from_word(word) for word in hypothesis.words],
+    )
+    if hypothesis.attention is not None:
+        message.attention.CopyFrom(_from_attention(hypothesis.attention, data_type))
+    return message
+
+
+def _from_token(token: Token, log_probability: float | None = None) -> translation_pb2.Token:
+    return translation_pb2.Token(
+        piece=token.piece,
+        id=token.id,
+        begin_offset=token.begin,
+        end_offset=token.end,
+        special=token.special,
+        log_probability=log_probability,
+    )
+
+
+def _from_word(word: Word) -> translation_pb2.Word:
+    return translation_pb2.Word(
+        text=word.text,
+        begin_offset=word.begin,
+        end_offset=word.end,
+        begin_token=word.begin_token,
+        end_token=word.end_token,
+        special=word.special,
+        is_piece=word.is_piece,
+    )
+
+
+def _from_attention(view: AttentionView, data_type: attention_pb2.MatrixDataType) -> attention_pb2.Attention:
+    return attention_pb2.Attention(
+        links=[
+            attention_pb2.AlignmentLink(source_word=link.source_word, target_word=link.target_word, weight=link.weight)
+            for link in view.links
+        ],
+        alignment_source=_from_alignment(view.alignment),
+        matrices=[_from_matrix(matrix, data_type) for matrix in view.matrices],
+        measures=_from_measures(view.measures),
+    )
+
+
+def _from_alignment(alignment: AlignmentEntry) -> attention_pb2.AlignmentSource:
+    return attention_pb2.AlignmentSource(
+        map=alignment.map, head=alignment.head, shift=alignment.shift, chosen_by=alignment.chosen_by
+    )
+
+
+def _from_matrix(matrix: MatrixView, data_type: attention_pb2.MatrixDataType) -> attention_pb2.AttentionMatrix:
+    weights = matrix.weights
+    if data_type == attention_pb2.MATRIX_DATA_TYPE_UINT8:
+        weights = np.rint(weights * 255)
+    return attention_pb2.AttentionMatrix(
+        map=matrix.map.name,
+        kind=_KINDS[matrix.map.kind],
+        layer=matrix.map.layer,
+        heads=matrix.heads,
+        score_function=matrix.map.score_function,
+        scope_tokens=matrix.map.scope_tokens,
+        unit=attention_pb2.ATTENTION_UNIT_WORD if matrix.of_words else attention_pb2.ATTENTION_UNIT_TOKEN,
+        shape=weights.shape,
+        data_type=data_type,
+        data=np.ascontiguousarray(weights, dtype=_DATA_TYPES[data_type]).tobytes(),
+        rows_sum_to_one=matrix.map.rows_sum_to_one,
+        includes_end_of_sentence=matrix.map.includes_end_of_sentence,
+    )
+
+
+def _from_measures(measures: Measures) -> attention_pb2.AttentionMeasures:
+    return attention_pb2.AttentionMeasures(
+        mean_token_log_probability=measures.mean_token_log_probability,
+        normalized_entropy=measures.normalized_entropy.tolist(),
+        coverage=measures.coverage.tolist(),
+        coverage_deviation_penalty=measures.coverage_deviation_penalty,
+        absentmindedness_out=measures.absentmindedness_out,
+        absentmindedness_in=measures.absentmindedness_in,
+        attention_focus=measures.attention_focus,
+        end_of_sentence_mass=measures.end_of_sentence_mass,
+        punctuation_mass=measures.punctuation_mass,
+        unaligned_source_ratio=measures.unaligned_source_ratio,
+    )
+
+
+# --- models ----------------------------------------------------------------------------------------------------------
+
+
+def from_model(model: ServedModel, default_model: str | None) -> model_pb2.Model:
+    manifest = model.bundle.manifest
+    return model_pb2.Model(
+        name=manifest.name,
+        version=manifest.version,
+        state=model_pb2.MODEL_STATE_READY,
+        description=manifest.description,
+        source_language_codes=manifest.source_languages,
+        target_language_codes=manifest.target_languages,
+        license=manifest.license,
+        attribution=manifest.attribution,
+        capabilities=_from_capabilities(manifest),
+        limits=model_pb2.ModelLimits(
+            max_source_tokens=manifest.limits.max_source_tokens, max_target_tokens=manifest.limits.max_target_tokens
+        ),
+        attention_maps=[_from_map(entry) for entry in manifest.attention_maps],
+        alignment_source=_from_alignment(manifest.alignment),
+        execution_provider=model.engine.execution_provider,
+        scores=manifest.provenance.scores,
+        is_default=manifest.name == default_model,
+    )
+
+
+def from_refused(model: RefusedModel, error: HeedError) -> model_pb2.Model:
+    return model_pb2.Model(
+        name=model.name, version=model.version, state=model_pb2.MODEL_STATE_REFUSED, status=to_status(error)
+    )
+
+
+def _from_capabilities(manifest: Manifest) -> model_pb2.ModelCapabilities:
+    capabilities = manifest.capabilities
+    return model_pb2.ModelCapabilities(
+        generation=_GENERATIONS[capabilities.generation],
+        scoring=capabilities.scoring,
+        prefix=capabilities.prefix,
+        beam=capabilities.beam,
+        streaming=capabilities.streaming,
+        document_context=capabilities.document_context,
+    )
+
+
+def _from_map(entry: AttentionMapEntry) -> model_pb2.AttentionMap:
+    return model_pb2.AttentionMap(
+        name=entry.name,
+        kind=_KINDS[entry.kind],
+        layer=entry.layer,
+        heads=entry.heads,
+        scope_tokens=entry.scope_tokens,
+        score_function=entry.score_function,
+        rows_sum_to_one=entry.rows_sum_to_one,
+        includes_end_of_sentence=entry.includes_end_of_sentence,
+    )
