@@ -364,7 +364,8 @@ def _axis_name(tensor: str, position: int, exported: str) -> str:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """The exporter speaks of its own inside (axis names, absent torchvision); none of it is for our user."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.onnx._internal.exporter._registration")]
+    names = ("torch.onnx", "torch.onnx._internal.exporter._registration", "onnxscript", "onnx_ir")
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")

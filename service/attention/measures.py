@@ -87,7 +87,8 @@ def _normalized_entropy(weights: Floats) -> Floats:
     """Entropy over the greatest possible, log of the source length; 0 for a single source token."""
     width = weights.shape[1]
     entropy = _entropy(weights)
-    return entropy / np.float32(np.log(max(2, width)))  # a single token has the entropy 0
+    # A single token has the entropy 0, whatever it is divided by.
+    return np.asarray(entropy / np.log(max(2, width)), dtype=np.float32)
 
 
 def _coverage_deviation_penalty(weights: Floats) -> float:

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.bundle.errors import BundleError
+from service.bundle.repository import Bundle
+from service.bundle.tokenizer import EOS_ID, UNK_ID, Tokenizer
+
+# White space at the ends, combining marks, emoji of several code points, right-to-left, characters nobody has seen.
+TEXTS = st.text(alphabet=st.sampled_from("ab c  äe\u0301👍🏽👩‍💻א年Z\u00a0\u202f."), min_size=1, max_size=40)
+
+
+@given(TEXTS)
+def test_offsets_of_characters_round_trip(letters: Bundle, text: str) -> None:
+    tokenized = letters.source_tokenizer.encode(text)
+    *tokens, end = tokenized.tokens
+    assert "".join(text[token.begin : token.end] for token in tokens) == text
+    assert (end.id, end.special, end.begin, end.end) == (EOS_ID, True, len(text), len(text))
+
+
+@given(TEXTS)
+def test_offsets_of_words_never_overlap_and_hold_no_space(numbers: Bundle, text: str) -> None:
+    tokens = numbers.source_tokenizer.encode(text).tokens
+    places = [(token.begin, token.end) for token in tokens]
+    assert all(0 <= begin <= end <= len(text) for begin, end in places)
+    assert all(before[1] <= after[0] for before, after in zip(places, places[1:], strict=False))
+    for token in tokens[:-1]:
+        assert not text[token.begin : token.end].startswith(" ")
+
+
+@given(TEXTS)
+def test_ids_are_those_of_the_tokens(letters: Bundle, text: str) -> None:
+    assert letters.source_tokenizer.encode_ids(text) == letters.source_tokenizer.encode(text).ids
+
+
+def test_words_carry_their_place_without_the_space_before(numbers: Bundle) -> None:
+    text = "  12  7 "
+    found = [(text[token.begin : token.end], token.begin) for token in numbers.source_tokenizer.encode(text).tokens[:-1]]
+    assert found == [("12", 2), ("7", 6)]
+
+
+def test_decoding_gives_text_and_the_place_of_each_token(numbers: Bundle) -> None:
+    ids = numbers.target_tokenizer.encode_ids("3 14 15")
+    decoded = numbers.target_tokenizer.decode(ids)
+    assert decoded.text == "3 14 15"
+    assert [decoded.text[token.begin : token.end] for token in decoded.tokens] == ["3", "14", "15", ""]
+    assert decoded == numbers.target_tokenizer.decode(ids[:-1])
+
+
+def test_an_unknown_character_is_unknown_at_its_own_place(letters: Bundle) -> None:
+    tokens = letters.source_tokenizer.encode("aΩb").tokens
+    assert [(token.id == UNK_ID, token.begin, token.end) for token in tokens[:-1]] == [
+        (False, 0, 1),
+        (True, 1, 2),
+        (False, 2, 3),
+    ]
+
+
+def test_no_tokenizer_no_load() -> None:
+    with pytest.raises(BundleError, match=r"source\.spm is not a SentencePiece model"):
+        Tokenizer(b"something else", "source.spm")

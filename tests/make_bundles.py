@@ -1,0 +1,92 @@
+"""Makes the tiny bundles in ``tests/bundles``: real graphs and tokenizers, random weights, a few kilobytes each.
+
+    python -m tests.make_bundles
+
+- ``letters/1``  characters in, characters out, NFD and emoji in its vocabulary
+- ``numbers/1``, ``numbers/2``  words in, words out; the second has other weights
+
+Random weights make a model that is wrong but exact: it answers the same on every machine, ends some sentences early
+and some never, and attends somewhere. Weights are larger than at the start of a training, so that no two tokens come
+close in the search.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+
+from service.bundle.manifest import Provenance
+from training.config import Config, RecurrentConfig, TokenizerConfig
+from training.export import write_bundle
+from training.models.recurrent import RecurrentModel
+from training.tokenizers import train_tokenizer
+
+BUNDLES = Path(__file__).parent / "bundles"
+_LETTERS = "abcdefghij ABC.,'0123456789äé\u0301👍🏽年月日"
+_MODEL = RecurrentConfig(embedding_size=8, encoder_size=6, decoder_size=12, attention_size=8)
+_SCALE = 4.0
+
+
+def tiny_model(source_pieces: int, target_pieces: int, seed: int) -> RecurrentModel:
+    """A model of a few thousand weights, the same for the same seed."""
+    torch.manual_seed(seed)
+    model = RecurrentModel(_MODEL, source_pieces, target_pieces).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(_SCALE)
+    return model
+
+
+def tiny_config(name: str, version: int, kind: str, golden: list[str]) -> Config:
+    return Config.model_validate(
+        {
+            "name": name,
+            "version": version,
+            "run_directory": "unused",
+            "languages": {"source": [f"x-{name}"], "target": [f"x-{name}-out"]},
+            "corpus": {"task": "reverse", "training_pairs": 1, "validation_pairs": 1, "test_pairs": 1},
+            "tokenizers": {"source": {"kind": kind}, "target": {"kind": kind}},
+            "model": _MODEL.model_dump(),
+            "training": {"updates": 1},
+            "export": {
+                "description": f"Random weights for tests: {name}.",
+                "license": "Apache-2.0",
+                "limits": {"max_source_tokens": 64, "max_target_tokens": 24},
+                "golden_sentences": golden,
+            },
+        }
+    )
+
+
+def make(root: Path, name: str, version: int, kind: str, text: str, golden: list[str], seed: int) -> Path:
+    """Write one bundle under ``root``; returns its directory."""
+    with tempfile.TemporaryDirectory() as scratch:
+        corpus = Path(scratch) / "corpus.tsv"
+        corpus.write_text(f"{text}\t{text}\t\n", encoding="utf-8")
+        paths = {side: Path(scratch) / f"{side}.spm" for side in ("source", "target")}
+        settings = TokenizerConfig.model_validate({"kind": kind})
+        sizes = [
+            train_tokenizer(settings, corpus, column, path).vocabulary_size
+            for column, path in enumerate(paths.values())
+        ]
+        provenance = Provenance(config={}, data_sha256={}, commit="unknown", updates=0, scores={"made_up": 0.5})
+        model = tiny_model(*sizes, seed)
+        config = tiny_config(name, version, kind, golden)
+        return write_bundle(root / name / str(version), model, config, paths, provenance, lambda _: None)
+
+
+def main() -> None:
+    shutil.rmtree(BUNDLES, ignore_errors=True)
+    make(BUNDLES, "letters", 1, "char", _LETTERS, ["abc", "a b c.", "äé\u0301👍🏽"], seed=3)
+    numbers = " ".join(str(number) for number in range(20))
+    for version in (1, 2):
+        make(BUNDLES, "numbers", version, "word", numbers, ["1 2 3", "7"], seed=10 + version)
+    (BUNDLES / "repository.json").write_text(json.dumps({"default_model": "letters"}) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""A config is taken whole or refused with the key, the value and what is allowed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.training.conftest import tiny_values, write_config
+from training.config import Config, load_config
+from training.errors import ConfigError
+
+SHIPPED = sorted((Path(__file__).parents[2] / "training" / "configs").glob("*.yaml"))
+
+
+def changed(path: Path, key: str, value: object) -> Path:
+    """A good config but for one dotted key."""
+    values = yaml.safe_load(yaml.safe_dump(tiny_values(path)))
+    *sections, last = key.split(".")
+    section = values
+    for name in sections:
+        section = section[name]
+    section[last] = value
+    return write_config(path / "config.yaml", values)
+
+
+def without(path: Path, key: str) -> Path:
+    values = yaml.safe_load(yaml.safe_dump(tiny_values(path)))
+    *sections, last = key.split(".")
+    section = values
+    for name in sections:
+        section = section[name]
+    del section[last]
+    return write_config(path / "config.yaml", values)
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(ConfigError) as refused:
+        load_config(path)
+    message = str(refused.value)
+    assert "\n" not in message
+    assert str(path) in message
+    return message
+
+
+# --- what is taken ---------------------------------------------------------------------------------------------------
+
+
+def test_both_shipped_configs_are_there() -> None:
+    assert [path.name for path in SHIPPED] == ["dates.yaml", "reverse.yaml"]
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_shipped_config_loads_and_says_what_its_file_says(path: Path) -> None:
+    config = load_config(path)
+    written = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert config.name == config.corpus.task == path.stem
+    assert config.run_directory == Path(written["run_directory"])
+    loaded = config.model_dump(mode="json")
+    for section in ("languages", "corpus", "tokenizers", "model", "training", "export"):
+        assert loaded[section] | written[section] == loaded[section]
+
+
+def test_what_is_not_given_has_its_default(tmp_path: Path) -> None:
+    values = tiny_values(tmp_path) | {"model": {}, "training": {"updates": 5}}
+    config = load_config(write_config(tmp_path / "config.yaml", values))
+    assert (config.version, config.model.embedding_size, config.model.encoder_layers) == (1, 64, 1)
+    assert (config.training.updates, config.training.batch_tokens, config.training.threads) == (5, 12_000, 0)
+    assert config.export.attribution == []
+
+
+def test_a_number_in_scientific_notation_is_a_number(tmp_path: Path) -> None:
+    """YAML 1.1 reads "1e-3", without a point, as text."""
+    assert load_config(changed(tmp_path, "training.learning_rate", "1e-3")).training.learning_rate == 0.001
+
+
+def test_a_config_does_not_change(tmp_path: Path) -> None:
+    config = Config.model_validate(tiny_values(tmp_path))
+    with pytest.raises(ValueError, match="frozen"):
+        config.training.updates = 1  # type: ignore[misc]
+
+
+def test_reading_a_config_needs_no_torch() -> None:
+    code = "import sys, training.config; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# --- what is refused -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["colour", "training.learning_rat", "corpus.size", "export.limits.max_tokens"])
+def test_an_unknown_key_is_named(tmp_path: Path, key: str) -> None:
+    assert f"unknown key {key}" in refusal(changed(tmp_path, key, 1))
+
+
+@pytest.mark.parametrize("key", ["name", "run_directory", "corpus.task", "training.updates", "export.limits", "model"])
+def test_a_missing_key_is_named(tmp_path: Path, key: str) -> None:
+    assert f"missing key {key}" in refusal(without(tmp_path, key))
+
+
+WRONG_TYPES: list[tuple[str, Any]] = [
+    ("training.updates", "many"),
+    ("training.updates", 12.5),
+    ("training.updates", None),
+    ("training.learning_rate", [0.1]),
+    ("model", "recurrent"),
+    ("languages.source", "x-date"),
+    ("export.description", 7),
+    ("corpus", None),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), WRONG_TYPES)
+def test_a_wrong_type_is_refused_with_key_and_value(tmp_path: Path, key: str, value: object) -> None:
+    assert f"{key} = {value!r}: " in refusal(changed(tmp_path, key, value))
+
+
+NOT_ALLOWED: list[tuple[str, Any, str]] = [
+    ("training.updates", 0, "greater than 0"),
+    ("training.updates", -5, "greater than 0"),
+    ("training.learning_rate", 0.0, "greater than 0"),
+    ("training.learning_rate", float("nan"), "greater than 0"),
+    ("training.warmup_updates", -1, "greater than or equal to 0"),
+    ("training.threads", -1, "greater than or equal to 0"),
+    ("training.label_smoothing", 1.0, "less than 1"),
+    ("training.gradient_norm", -1.0, "greater than 0"),
+    ("model.dropout", 1.0, "less than 1"),
+    ("model.dropout", -0.1, "greater than or equal to 0"),
+    ("model.encoder_layers", 0, "greater than 0"),
+    ("model.family", "transformer", "'recurrent'"),
+    ("corpus.task", "poetry", "'dates' or 'reverse'"),
+    ("corpus.test_pairs", 0, "greater than 0"),
+    ("tokenizers.source.kind", "bpe", "'char' or 'word'"),
+    ("export.limits.max_source_tokens", 0, "greater than 0"),
+    ("version", 0, "greater than 0"),
+    ("name", "Dates", "pattern"),
+    ("name", "../etc", "pattern"),
+    ("name", "", "pattern"),
+    ("name", "a" * 64, "pattern"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "allowed"), NOT_ALLOWED)
+def test_a_value_out_of_range_is_refused_with_what_is_allowed(
+    tmp_path: Path, key: str, value: object, allowed: str
+) -> None:
+    message = refusal(changed(tmp_path, key, value))
+    assert f"{key} = {value!r}: " in message
+    assert allowed in message
+
+
+@pytest.mark.parametrize("key", ["languages.source", "languages.target", "export.golden_sentences"])
+def test_a_list_that_needs_an_entry_is_not_empty(tmp_path: Path, key: str) -> None:
+    assert f"{key} = []: " in refusal(changed(tmp_path, key, []))
+
+
+def test_an_unquoted_date_is_no_sentence(tmp_path: Path) -> None:
+    """YAML reads 2038-01-19 as a date."""
+    path = changed(tmp_path, "export.golden_sentences", ["9 May 2018", "DATE"])
+    path.write_text(path.read_text(encoding="utf-8").replace("DATE", "2038-01-19"), encoding="utf-8")
+    assert "export.golden_sentences.1 = datetime.date(2038, 1, 19): " in refusal(path)
+
+
+def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
+    values = tiny_values(tmp_path, training={"updates": 0}, model={"dropout": 2.0}) | {"colour": "red"}
+    message = refusal(write_config(tmp_path / "config.yaml", values))
+    for part in ("training.updates = 0: ", "model.dropout = 2.0: ", "unknown key colour"):
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a: [1, 2", "a: 1\n b: 2", "\ta: 1", "a: b: c", "!!python/object:os.system {}", "{[a]: b}", "a: \x00"],
+)
+def test_what_is_no_yaml_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    assert "is not valid YAML: " in refusal(path)
+
+
+def test_what_is_no_utf8_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_bytes("name: Grüße".encode("latin-1"))
+    assert "is not valid YAML: " in refusal(path)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "[1, 2]", "dates"])
+def test_a_file_without_keys_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    assert "the file = " in refusal(path)
+
+
+def test_a_file_that_cannot_be_read_is_refused_with_the_reason(tmp_path: Path) -> None:
+    assert "cannot read the config" in refusal(tmp_path / "none.yaml")
+    assert "No such file" in refusal(tmp_path / "none.yaml")
+    assert "Is a directory" in refusal(tmp_path)
