@@ -17,7 +17,6 @@ from google.protobuf.json_format import MessageToJson
 from heed.v1 import attention_pb2, model_pb2, translation_pb2, translation_service_pb2
 from pydantic import ValidationError
 from rich.console import Console
-from rich.table import Table
 
 from service.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_SECONDS, Client, unpack
 from service.heatmap import draw
@@ -27,7 +26,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Translate text and see what the model looked at.",
+    help="Translate text and see what the model looked at.\n\n"
+    'Example: `heed serve` in one terminal, `heed translate "9 May 2018" --attention word` in another.',
 )
 _LINES_PER_CALL = 64
 _DEFAULTS = ServerSettings()
@@ -174,20 +174,15 @@ def models(
         for model in found:
             print(MessageToJson(model, indent=None, ensure_ascii=False))  # noqa: T201
         return
-    table = Table(box=None, pad_edge=False)
-    for column in ("model", "languages", "attention maps", "provider", "description"):
-        table.add_column(column)
     for model in found:
-        ready = model.state == model_pb2.MODEL_STATE_READY
+        title = f"{model.name}/{model.version}{' (default)' if model.is_default else ''}"
+        if model.state != model_pb2.MODEL_STATE_READY:
+            print(f"{title}  refused: {model.status.message}")  # noqa: T201
+            continue
         languages = f"{'|'.join(model.source_language_codes)} → {'|'.join(model.target_language_codes)}"
-        table.add_row(
-            f"{model.name}/{model.version}{' (default)' if model.is_default else ''}",
-            languages if ready else "refused",
-            ", ".join(entry.name for entry in model.attention_maps),
-            model.execution_provider,
-            model.description if ready else model.status.message,
-        )
-    Console(soft_wrap=True).print(table)
+        maps = ", ".join(f"{entry.name} ({entry.score_function})" for entry in model.attention_maps)
+        print(f"{title}  {languages}  attention: {maps}  {model.execution_provider}")  # noqa: T201
+        print(f"    {model.description}")  # noqa: T201
 
 
 def _lines() -> Iterator[str]:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import grpc
 import pytest
-
 from heed.v1.translation_service_pb2_grpc import TranslationServiceStub
+
 from service.bundle.repository import Bundle, Repository
 from service.engine.engine import Engine, EngineSettings
 from service.engine.onnx_model import OnnxModel

@@ -37,7 +37,9 @@ def test_ids_are_those_of_the_tokens(letters: Bundle, text: str) -> None:
 
 def test_words_carry_their_place_without_the_space_before(numbers: Bundle) -> None:
     text = "  12  7 "
-    found = [(text[token.begin : token.end], token.begin) for token in numbers.source_tokenizer.encode(text).tokens[:-1]]
+    found = [
+        (text[token.begin : token.end], token.begin) for token in numbers.source_tokenizer.encode(text).tokens[:-1]
+    ]
     assert found == [("12", 2), ("7", 6)]
 
 

@@ -94,9 +94,7 @@ def _differ_by_a_tie(one: Hypothesis, other: Hypothesis) -> bool:
 
 
 def test_attention_rows_sum_to_one_and_span_the_source(engine: Engine, numbers: Bundle) -> None:
-    for request, best in zip(
-        requests := _random_requests(numbers, 20, seed=5), _best(engine, *requests), strict=True
-    ):
+    for request, best in zip(requests := _random_requests(numbers, 20, seed=5), _best(engine, *requests), strict=True):
         weights = best.attention["cross"]
         assert weights.shape == (len(best.target_ids), 1, len(request.source_ids))
         np.testing.assert_allclose(weights.sum(axis=-1), 1.0, atol=1e-6)
@@ -159,9 +157,7 @@ def test_a_deadline_ends_a_running_sentence_before_the_next_step(
     assert len(model.steps) == 1
 
 
-def test_a_sentence_that_expired_in_the_queue_is_never_encoded(
-    model: CopyModel, start: Callable[..., Engine]
-) -> None:
+def test_a_sentence_that_expired_in_the_queue_is_never_encoded(model: CopyModel, start: Callable[..., Engine]) -> None:
     now = [100.0]
     engine = start(clock=lambda: now[0], rows_per_worker=1)
     model.go.clear()

@@ -11,8 +11,8 @@ from service.engine.search import choose_greedily
 def test_it_is_the_argmax_and_its_log_softmax(logits: np.ndarray) -> None:
     tokens, log_probabilities = choose_greedily(logits)
     wide = logits.astype(np.float64)
-    reference = wide - np.log(np.exp(wide - wide.max(-1, keepdims=True)).sum(-1, keepdims=True)) - wide.max(
-        -1, keepdims=True
+    reference = (
+        wide - np.log(np.exp(wide - wide.max(-1, keepdims=True)).sum(-1, keepdims=True)) - wide.max(-1, keepdims=True)
     )
     assert (tokens == logits.argmax(-1)).all()
     np.testing.assert_allclose(log_probabilities, reference[np.arange(3), tokens], atol=1e-5)

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import pytest
+from heed.v1.translation_service_pb2 import TranslateRequest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heed.v1.translation_service_pb2 import TranslateRequest
 from service.errors import InvalidFieldError
 from service.rpc.parsing import parse
 

@@ -17,11 +17,11 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from prometheus_client.parser import text_string_to_metric_families
-
 from heed.v1 import attention_pb2, model_pb2, translation_pb2
 from heed.v1.translation_service_pb2 import GetModelRequest, ListModelsRequest, TranslateRequest, TranslateResponse
 from heed.v1.translation_service_pb2_grpc import TranslationServiceStub
+from prometheus_client.parser import text_string_to_metric_families
+
 from service.bundle.repository import Bundle
 from service.client import unpack
 from service.rpc.server import Server, StartError
@@ -113,7 +113,13 @@ async def test_every_view_in_every_packing(stub: TranslationServiceStub, view: A
     reply = await stub.Translate(TranslateRequest(contents=[text], attention=options))
     item = reply.translations[0]
     best = item.hypotheses[0]
-    assert [text[word.begin_offset : word.end_offset] for word in item.source_words[:-1]] == ["ab", "c", ",", "12", "年"]
+    assert [text[word.begin_offset : word.end_offset] for word in item.source_words[:-1]] == [
+        "ab",
+        "c",
+        ",",
+        "12",
+        "年",
+    ]
     assert item.source_words[4].is_piece
     assert (item.source_words[-1].special, item.source_tokens[-1].special) == (True, True)
     assert best.attention.alignment_source.map == "cross"
@@ -137,9 +143,7 @@ async def test_every_view_in_every_packing(stub: TranslationServiceStub, view: A
     np.testing.assert_allclose(weights.sum(axis=-1), 1.0, atol=loss)
 
 
-@pytest.mark.parametrize(
-    "options", [{"maps": ["nowhere"]}, {"layers": [7]}, {"heads": [1]}, {"layers": [-1]}], ids=str
-)
+@pytest.mark.parametrize("options", [{"maps": ["nowhere"]}, {"layers": [7]}, {"heads": [1]}, {"layers": [-1]}], ids=str)
 @pytest.mark.parametrize("view", attention_pb2.AttentionView.values()[1:])
 async def test_a_map_that_the_model_has_not_is_refused(
     stub: TranslationServiceStub, options: dict[str, Any], view: Any
@@ -290,9 +294,7 @@ async def test_a_changed_byte_refuses_one_model_and_the_rest_serves(bundles: Pat
             assert name in listed["letters", 1].status.message
             assert listed["numbers", 2].state == model_pb2.MODEL_STATE_READY
             health = health_pb2_grpc.HealthStub(channel)
-            checked = await health.Check(
-                health_pb2.HealthCheckRequest(service="heed.v1.TranslationService/letters")
-            )
+            checked = await health.Check(health_pb2.HealthCheckRequest(service="heed.v1.TranslationService/letters"))
             assert checked.status == health_pb2.HealthCheckResponse.NOT_SERVING
             assert _value(server, "heed_model_load_failures_total", model="letters") == 1
             assert _value(server, "heed_model_ready", model="letters", version="1") == 0

@@ -1,0 +1,220 @@
+"""The commands as a user runs them: real processes, a real server, the tiny bundles."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import BUNDLES
+
+HEED = [sys.executable, "-c", "from service.cli import main; main()"]
+SECONDS = 60
+QUIET = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
+
+
+class Running:
+    """A server process and its addresses, read from its log."""
+
+    def __init__(self, *options: str) -> None:
+        addresses = ("--address", "127.0.0.1:0", "--metrics-address", "127.0.0.1:0")
+        command = [*HEED, "serve", "--models", str(BUNDLES), *addresses, "--workers", "1", *options]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=QUIET)
+        self.log: list[str] = []
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.log.append(line)
+            if found := re.search(r"serving on (\S+), metrics on (\S+)", line):
+                self.address, self.metrics = found.groups()
+                return
+        pytest.fail("".join(self.log))
+
+    def terminate(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        _, rest = self.process.communicate(timeout=SECONDS)
+        self.log.append(rest)
+        return self.process.returncode
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Running]:
+    running = Running("--pause-seconds", "0")
+    yield running
+    assert running.terminate() == 0, running.log
+
+
+def heed(*words: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*HEED, *words], capture_output=True, text=True, timeout=SECONDS, env=QUIET, input=stdin)
+
+
+def golden(name: str, version: int) -> list[tuple[str, str]]:
+    manifest = json.loads((BUNDLES / name / str(version) / "manifest.json").read_bytes())
+    return [(sentence["source"], sentence["target"]) for sentence in manifest["golden_sentences"]]
+
+
+def test_translate_prints_one_line_for_each_text(server: Running) -> None:
+    sources, targets = zip(*golden("numbers", 2), strict=True)
+    done = heed("translate", *sources, "--model", "numbers", "--address", server.address)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == list(targets)
+
+
+def test_lines_of_standard_input_come_out_in_order_empty_ones_too(server: Running) -> None:
+    (source, target), *_ = golden("letters", 1)
+    lines = [source, "", source] * 70
+    done = heed("translate", "-", "--address", server.address, stdin="\n".join(lines) + "\n")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [target if line else "" for line in lines]
+
+
+def test_a_text_that_fails_is_told_and_the_others_are_not_lost(server: Running) -> None:
+    (source, target), *_ = golden("letters", 1)
+    done = heed("translate", source, "", source, "--address", server.address)
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == [target, "", target]
+    assert done.stderr == "heed: '': contents[1]: empty\n"
+
+
+def test_json_is_one_object_a_line(server: Running) -> None:
+    (source, target), *_ = golden("letters", 1)
+    words = ("--json", "--attention", "word", "--address", server.address)
+    done = heed("translate", source, source, *words)
+    replies = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(replies) == 2
+    for reply in replies:
+        assert (reply["model"], reply["version"]) == ("letters", "1")
+        best = reply["translations"][0]["hypotheses"][0]
+        assert best["text"] == target
+        assert best["attention"]["matrices"][0]["unit"] == "ATTENTION_UNIT_WORD"
+
+
+@pytest.mark.parametrize(
+    ("choice", "shows"), [("links", "→"), ("word", "additive"), ("token", "</s>"), ("full", "layer 0, head 0")]
+)
+def test_attention_is_drawn(server: Running, choice: str, shows: str) -> None:
+    (source, target), *_ = golden("letters", 1)[1:]
+    done = heed("translate", source, "--attention", choice, "--address", server.address)
+    assert (done.returncode, done.stderr) == (0, "")
+    first, *drawing = done.stdout.splitlines()
+    assert first == target
+    assert shows in "\n".join(drawing)
+
+
+def test_models_are_listed(server: Running) -> None:
+    done = heed("models", "--address", server.address)
+    assert done.returncode == 0
+    for expected in ("letters/1 (default)", "numbers/2", "x-letters → x-letters-out", "cross", "CPUExecutionProvider"):
+        assert expected in done.stdout
+    listed = [json.loads(line) for line in heed("models", "--json", "--address", server.address).stdout.splitlines()]
+    assert [model["name"] for model in listed] == ["letters", "numbers"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("translate", "a", "--model", "nobody"), "no model 'nobody'; this server has letters, numbers (NOT_FOUND)"),
+        (("translate", "a", "--from", "de", "--to", "en"), "no model from 'de' to 'en'"),
+        (("translate", "a", "--address", "127.0.0.1:1"), "no server answers there"),
+        (("serve", "--models", "/nowhere"), "no directory /nowhere"),
+        (("serve", "--address", "nonsense"), "--address nonsense: an address is HOST:PORT"),
+        (("serve", "--default-model", "nobody"), "the default model 'nobody' is not in"),
+        (("serve", "--rows-per-worker", "0"), "--rows-per-worker 0: Input should be greater than or equal to 1"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_a_failing_status(server: Running, words: tuple[str, ...], message: str) -> None:
+    address = () if "--address" in words or words[0] == "serve" else ("--address", server.address)
+    if words[0] == "serve":
+        words = (*words, "--metrics-address", "127.0.0.1:0")
+        words = words if "--models" in words else (*words, "--models", str(BUNDLES))
+        words = words if "--address" in words else (*words, "--address", "127.0.0.1:0")
+    done = heed(*words, *address)
+    assert done.returncode == 1
+    lines = [line for line in done.stderr.splitlines() if " INFO " not in line]
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("heed: ")
+    assert message in lines[0]
+
+
+@pytest.mark.parametrize("words", [(), ("translate",), ("serve",), ("models",)], ids=str)
+def test_help_has_an_example(words: tuple[str, ...]) -> None:
+    done = heed(*words, "--help")
+    assert done.returncode == 0
+    assert "Example" in done.stdout
+
+
+def test_sigterm_finishes_what_runs_and_exits_with_zero() -> None:
+    running = Running("--pause-seconds", "0.2")
+    lines = "\n".join(["a b c. abcdefghij"] * 3000)
+    caller = subprocess.Popen(
+        [*HEED, "translate", "-", "--address", running.address],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=QUIET,
+    )
+    assert caller.stdin is not None
+    assert caller.stdout is not None
+    caller.stdin.write(lines)
+    caller.stdin.close()
+    first = caller.stdout.readline()
+    assert running.terminate() == 0
+    rest = caller.stdout.read().splitlines()
+    assert caller.stderr is not None
+    problem = caller.stderr.read()
+    caller.stdout.close()
+    caller.stderr.close()
+    caller.wait(SECONDS)
+    # Whole calls of 64 lines were answered; then the server was gone, and the command says so in one line.
+    assert (1 + len(rest)) % 64 == 0
+    assert set(rest) == {first.rstrip("\n")}
+    assert problem.startswith("heed: ")
+    assert problem.count("\n") == 1
+    log = "".join(running.log)
+    assert "stopping" in log
+    assert "stopped\n" in log
+
+
+def test_the_metrics_page_is_there(server: Running) -> None:
+    with urllib.request.urlopen(server.metrics, timeout=5) as page:
+        text = page.read().decode()
+    assert 'heed_model_ready{model="letters",version="1"} 1.0' in text
+
+
+def test_torch_is_never_imported_by_the_service(tmp_path: Path) -> None:
+    """Start the whole server, answer a call with full attention, and look at what has been imported."""
+    script = tmp_path / "serve.py"
+    script.write_text(
+        f"""
+import asyncio, sys
+import service.cli
+from service.client import Client
+from service.rpc.server import Server
+from service.settings import ServerSettings
+
+async def main():
+    server = Server(ServerSettings(models={str(BUNDLES)!r}, address="127.0.0.1:0", metrics_address="127.0.0.1:0",
+                                   pause_seconds=0))
+    await server.start()
+    with Client(f"127.0.0.1:{{server.port}}") as client:
+        reply = await asyncio.to_thread(client.translate, ["abc"], attention=4)
+    assert reply.translations[0].hypotheses[0].attention.matrices
+    await server.stop()
+
+asyncio.run(main())
+print(*sorted(name.partition(".")[0] for name in sys.modules))
+"""
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=SECONDS, env=QUIET)
+    assert done.returncode == 0, done.stderr
+    imported = set(done.stdout.split())
+    assert "onnxruntime" in imported
+    assert not imported & {"torch", "training", "onnx", "safetensors", "babel"}

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from service.bundle.errors import BundleError
+from service.bundle.repository import Repository
+from service.engine.engine import EngineSettings
+from service.errors import InvalidFieldError
+from service.metrics import Metrics
+from service.registry import ModelRegistry
+
+SETTINGS = EngineSettings(workers=1)
+
+
+def test_a_bundle_that_answers_its_golden_sentences_otherwise_is_refused(bundles: Path) -> None:
+    directory = bundles / "letters" / "1"
+    values = json.loads((directory / "manifest.json").read_bytes())
+    values["golden_sentences"][0]["target"] = "something else"
+    content = json.dumps(values).encode()
+    (directory / "manifest.json").write_bytes(content)
+    (directory / "manifest.json.sha256").write_text(hashlib.sha256(content).hexdigest())
+    registry = ModelRegistry(Repository(bundles), Metrics(), "cpu", SETTINGS)
+    try:
+        assert [model.name for model in registry.ready] == ["numbers"]
+        (refused,) = registry.refused
+        assert refused.name == "letters"
+        assert "golden sentence 'abc'" in refused.error
+        assert "'something else'" in refused.error
+    finally:
+        registry.stop(0)
+
+
+def test_without_a_default_a_request_must_name_its_model_unless_there_is_one(bundles: Path) -> None:
+    (bundles / "repository.json").unlink()
+    registry = ModelRegistry(Repository(bundles), Metrics(), "cpu", SETTINGS)
+    try:
+        with pytest.raises(InvalidFieldError, match="name one of letters, numbers"):
+            registry.resolve("", None, "", "")
+    finally:
+        registry.stop(0)
+    for file in (bundles / "numbers").rglob("manifest.json"):
+        file.unlink()
+    registry = ModelRegistry(Repository(bundles), Metrics(), "cpu", SETTINGS)
+    try:
+        assert registry.resolve("", None, "", "").name == "letters"
+    finally:
+        registry.stop(0)
+
+
+def test_a_default_model_that_is_not_there_is_refused(bundles: Path) -> None:
+    with pytest.raises(BundleError, match="'nobody' is not in .* which has letters, numbers"):
+        ModelRegistry(Repository(bundles), Metrics(), "cpu", SETTINGS, default_model="nobody")
