@@ -52,5 +52,5 @@ def test_without_a_default_a_request_must_name_its_model_unless_there_is_one(bun
 
 
 def test_a_default_model_that_is_not_there_is_refused(bundles: Path) -> None:
-    with pytest.raises(BundleError, match="'nobody' is not in .* which has letters, numbers"):
+    with pytest.raises(BundleError, match=r"'nobody' is not in .* which has letters, numbers"):
         ModelRegistry(Repository(bundles), Metrics(), "cpu", SETTINGS, default_model="nobody")

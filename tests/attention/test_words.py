@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,7 +33,7 @@ def test_words_of_a_text(text: str, words: list[str]) -> None:
 def test_segments_cover_all_but_white_space_in_order(text: str) -> None:
     spans = segment(text)
     assert "".join(text[begin:end] for begin, end in spans) == "".join(text.split())
-    assert all(one[1] <= other[0] for one, other in zip(spans, spans[1:], strict=False))
+    assert all(one[1] <= other[0] for one, other in itertools.pairwise(spans))
 
 
 @given(TEXTS)

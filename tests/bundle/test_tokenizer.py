@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,7 +27,7 @@ def test_offsets_of_words_never_overlap_and_hold_no_space(numbers: Bundle, text:
     tokens = numbers.source_tokenizer.encode(text).tokens
     places = [(token.begin, token.end) for token in tokens]
     assert all(0 <= begin <= end <= len(text) for begin, end in places)
-    assert all(before[1] <= after[0] for before, after in zip(places, places[1:], strict=False))
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(places))
     for token in tokens[:-1]:
         assert not text[token.begin : token.end].startswith(" ")
 

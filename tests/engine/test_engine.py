@@ -45,7 +45,7 @@ def _best(engine: Engine, *requests: SentenceRequest) -> list[Hypothesis]:
     return [result.hypotheses[0] for result in engine.translate(requests)]
 
 
-# --- a batch never changes an answer -----------------------------------------------------------------------------------
+# --- a batch never changes an answer -------------------------------------------------------------------------
 
 
 def _random_requests(bundle: Bundle, count: int, seed: int) -> list[SentenceRequest]:
@@ -106,7 +106,7 @@ def test_attention_is_given_to_those_who_asked_even_in_one_batch(start: Callable
     assert asked.attention["cross"].shape == (2, 1, 2)
 
 
-# --- endings -------------------------------------------------------------------------------------------------------------
+# --- endings -------------------------------------------------------------------------------------------------
 
 
 def test_a_sentence_ends_by_itself_or_by_its_limit(start: Callable[..., Engine]) -> None:

@@ -55,7 +55,7 @@ async def _still_serves(stub: TranslationServiceStub) -> None:
     assert reply.translations[0].status.code == 0
 
 
-# --- translations ------------------------------------------------------------------------------------------------------
+# --- translations --------------------------------------------------------------------------------------------
 
 
 async def test_texts_are_translated_in_order_by_the_model_that_is_named(
@@ -102,7 +102,7 @@ async def test_the_output_limit_is_kept_and_told(stub: TranslationServiceStub) -
     assert (len(best.tokens), best.finish_reason) == (3, translation_pb2.FINISH_REASON_LENGTH)
 
 
-# --- attention ---------------------------------------------------------------------------------------------------------
+# --- attention -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("data_type", attention_pb2.MatrixDataType.values()[1:])
@@ -162,7 +162,7 @@ async def test_maps_by_name_layer_and_head_and_their_mean(stub: TranslationServi
     assert matrix.shape[0] == 1
 
 
-# --- bad input: the documented status and detail, and the server goes on ----------------------------------------------------
+# --- bad input: the documented status and detail, and the server goes on -------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -317,7 +317,7 @@ async def test_an_older_version_serves_where_the_newest_is_refused(bundles: Path
         await server.stop()
 
 
-# --- starting and stopping ---------------------------------------------------------------------------------------------
+# --- starting and stopping -----------------------------------------------------------------------------------
 
 
 async def test_a_server_that_cannot_start_says_why(bundles: Path, tmp_path: Path, server: Server) -> None:
@@ -374,7 +374,7 @@ async def test_before_loading_and_while_draining_it_is_unavailable() -> None:
     await loading.stop(None)
 
 
-# --- models, health, reflection -----------------------------------------------------------------------------------------
+# --- models, health, reflection ------------------------------------------------------------------------------
 
 
 async def test_models_are_described(stub: TranslationServiceStub) -> None:
@@ -409,7 +409,7 @@ async def test_reflection_lists_the_services(channel: grpc.aio.Channel) -> None:
     assert {"heed.v1.TranslationService", "grpc.health.v1.Health"} <= names
 
 
-# --- metrics -----------------------------------------------------------------------------------------------------------
+# --- metrics -------------------------------------------------------------------------------------------------
 
 
 def _value(server: Server, name: str, **labels: str) -> float:
