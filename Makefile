@@ -6,7 +6,6 @@ BIN := $(VENV_DEV)/bin
 MODELS ?= exported
 ADDRESS ?= 127.0.0.1:50051
 METRICS_ADDRESS ?= 127.0.0.1:9090
-PROTOS := proto/heed/v1/attention.proto proto/heed/v1/model.proto proto/heed/v1/translation.proto proto/heed/v1/translation_service.proto
 
 .PHONY: help serve test check format proto bench test-container test-node clean
 
@@ -55,8 +54,7 @@ format: $(VENV_DEV)/.ready
 	$(BIN)/ruff format .
 
 proto: $(VENV_DEV)/.ready
-	$(BIN)/python -m grpc_tools.protoc -I proto -I proto/third_party \
-		--python_out=proto --pyi_out=proto --grpc_python_out=proto $(PROTOS)
+	$(BIN)/python -m tests.check_generated --write
 
 bench: $(VENV_DEV)/.ready
 	$(BIN)/python -m benchmarks.recurrent_engine

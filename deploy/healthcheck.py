@@ -1,6 +1,6 @@
 """The container's health check: status 0 only when the server says SERVING.
 
-Asks grpc.health.v1 for the whole server (the empty service name) on the port of the image, and gives up after 2 seconds.
+Asks grpc.health.v1 for the whole server (the empty service name) on the image's port, and gives up after 2 seconds.
 Knows nothing of Heed, so that it starts fast: it runs every few seconds for as long as the container lives.
 """
 
@@ -26,11 +26,10 @@ def check() -> str:
             )
         except grpc.RpcError as error:
             return f"{error.code().name}: {error.details()}"
-    return health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)
+    return str(health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status))
 
 
 if __name__ == "__main__":
     status = check()
     if status != "SERVING":
-        raise SystemExit(f"{_ADDRESS} is not serving: {' '.join(status.split())}")
-    sys.exit(0)
+        sys.exit(f"{_ADDRESS} is not serving: {' '.join(status.split())}")

@@ -74,7 +74,8 @@ def measure(
 def _normalized(weights: Floats) -> Floats:
     """Rows brought to a sum of one; a row of zeros stays one."""
     sums = weights.sum(axis=1, keepdims=True)
-    return np.divide(weights, sums, out=np.zeros_like(weights), where=sums > 0)
+    normalized: Floats = np.divide(weights, sums, out=np.zeros_like(weights), where=sums > 0)
+    return normalized
 
 
 def _entropy(weights: Floats) -> Floats:

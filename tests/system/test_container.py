@@ -133,7 +133,8 @@ def test_the_health_check_fails_in_one_line(image: str, situation: str, why: str
         f"import socket, subprocess; kept = {situation or None}; "
         f"raise SystemExit(subprocess.run([{_PYTHON!r}, '/opt/heed/healthcheck.py'], timeout=10).returncode)"
     )
-    result = run(["podman", "run", "--rm", f"--name={_RUN}-check", f"--entrypoint={_PYTHON}", image, "-c", check])
+    options = ["--rm", "--timeout=50", f"--name={_RUN}-check", f"--entrypoint={_PYTHON}"]
+    result = run(["podman", "run", *options, image, "-c", check])
     # podman itself complains on the same stream where there is no systemd to run health checks by the clock.
     said = [line for line in result.stderr.splitlines() if not line.startswith("time=")]
     assert result.returncode == 1
@@ -305,8 +306,9 @@ def podman(*arguments: str, timeout: float = 60.0, stdin: str | None = None) -> 
 def promtool(*arguments: str, stdin: str | None = None, mounts: dict[Path, str] | None = None) -> None:
     # As root: pytest's folders are closed to everyone else.
     volumes = [f"--volume={source}:{target}:ro,z" for source, target in (mounts or {}).items()]
-    options = ["--rm", "--interactive", "--network=none", "--user=0:0", "--entrypoint=/bin/promtool", *volumes]
-    podman("run", f"--name={_RUN}-promtool", *options, _PROMETHEUS_IMAGE, *arguments, stdin=stdin)
+    options = ["--rm", "--timeout=50", "--interactive", "--network=none", "--user=0:0", *volumes]
+    command = ["--entrypoint=/bin/promtool", _PROMETHEUS_IMAGE, *arguments]
+    podman("run", f"--name={_RUN}-promtool", *options, *command, stdin=stdin)
 
 
 def healthy(name: str) -> bool:
