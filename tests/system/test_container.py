@@ -213,7 +213,7 @@ def image() -> Iterator[str]:
     """The image, built now. Without kept layers: a build that changes nothing proves nothing, and leaves nothing."""
     tag = f"localhost/{_RUN}:cpu"
     program = os.environ.get("HEED_CONTAINER_BUILD")
-    begin = [*shlex.split(program), tag] if program else ["podman", "build", "-t", tag]
+    begin = [program, tag] if program else ["podman", "build", "-t", tag]
     # The format that has a HEALTHCHECK.
     flags = ["--target", "cpu", "--format", "docker", "--layers=false"]
     try:
