@@ -1,0 +1,138 @@
+"""Batches: every sentence once, a seed and an epoch decide, and no batch is larger than it may be."""
+
+from __future__ import annotations
+
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.bundle.tokenizer import BOS_ID, EOS_ID, PAD_ID
+from training import batches
+from training.batches import make_batch, plan_epoch
+from training.corpus import ParallelArrays, TokenArrays
+
+LENGTHS = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1, max_size=120)
+SEEDS = st.integers(0, 2**32)
+
+
+def arrays(lengths: list[int]) -> TokenArrays:
+    """Sentences of these lengths; every token differs, but for `</s>` at each end."""
+    offsets = np.cumsum([0, *lengths], dtype=np.int64)
+    ids = np.arange(100, 100 + offsets[-1], dtype=np.int32)
+    ids[offsets[1:] - 1] = EOS_ID
+    return TokenArrays(ids, offsets)
+
+
+def parallel(lengths: list[tuple[int, int]]) -> ParallelArrays:
+    return ParallelArrays(arrays([source for source, _ in lengths]), arrays([target for _, target in lengths]))
+
+
+def as_lists(plan: list[np.ndarray]) -> list[list[int]]:
+    return [batch.tolist() for batch in plan]
+
+
+# --- the plan --------------------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(LENGTHS, st.integers(1, 400), SEEDS, st.integers(0, 1000), st.integers(1, 150))
+def test_every_sentence_is_in_one_batch_and_no_batch_is_too_large(
+    lengths: list[tuple[int, int]], batch_tokens: int, seed: int, epoch: int, pool: int
+) -> None:
+    corpus = parallel(lengths)
+    with patch.object(batches, "_POOL", pool):
+        plan = as_lists(plan_epoch(corpus, batch_tokens, seed, epoch))
+    assert sorted(sentence for batch in plan for sentence in batch) == list(range(len(lengths)))
+    for batch in plan:
+        padded = len(batch) * (max(lengths[i][0] for i in batch) + max(lengths[i][1] for i in batch))
+        assert batch
+        assert padded <= batch_tokens or len(batch) == 1
+
+
+@settings(deadline=None)
+@given(LENGTHS, st.integers(1, 400), SEEDS, st.integers(0, 1000))
+def test_seed_and_epoch_alone_decide_the_plan(
+    lengths: list[tuple[int, int]], batch_tokens: int, seed: int, epoch: int
+) -> None:
+    plan = as_lists(plan_epoch(parallel(lengths), batch_tokens, seed, epoch))
+    np.random.seed(0)  # noqa: NPY002 - the old global generator plays no part
+    torch.manual_seed(0)
+    assert as_lists(plan_epoch(parallel(lengths), batch_tokens, seed, epoch)) == plan
+
+
+def test_each_epoch_and_each_seed_has_an_order_of_its_own() -> None:
+    corpus = parallel([(1 + i % 25, 1 + i % 24) for i in range(500)])
+    plans = [as_lists(plan_epoch(corpus, 300, seed, epoch)) for seed, epoch in ((1, 0), (1, 1), (2, 0), (0, 1))]
+    assert all(one != other for i, one in enumerate(plans) for other in plans[:i])
+    assert len({frozenset(map(frozenset, plan)) for plan in plans}) == len(plans)  # other batches, not only their order
+
+
+def test_sentences_of_like_length_share_a_batch_and_batches_come_in_no_order_of_length() -> None:
+    generator = np.random.default_rng(1)
+    lengths = [(int(length), int(length)) for length in generator.integers(1, 26, 4000)]
+    plan = as_lists(plan_epoch(parallel(lengths), 600, seed=1, epoch=0))
+    padded = sum(2 * len(batch) * max(lengths[i][0] for i in batch) for batch in plan)
+    assert padded < 1.03 * sum(2 * length for length, _ in lengths)
+    longest = [max(lengths[i][0] for i in batch) for batch in plan]
+    assert abs(float(np.corrcoef(longest, np.arange(len(longest)))[0, 1])) < 0.2
+
+
+def test_batches_are_filled() -> None:
+    plan = plan_epoch(parallel([(5, 5)] * 100), batch_tokens=80, seed=1, epoch=0)
+    assert sorted(len(batch) for batch in plan) == [4] + [8] * 12
+
+
+def test_a_sentence_longer_than_a_batch_is_a_batch_of_its_own() -> None:
+    plan = as_lists(plan_epoch(parallel([(2, 2), (40, 40), (2, 2)]), batch_tokens=8, seed=1, epoch=0))
+    assert sorted(map(sorted, plan)) == [[0, 2], [1]]
+
+
+# --- one batch -------------------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(LENGTHS, st.data())
+def test_a_batch_holds_its_sentences_and_padding(lengths: list[tuple[int, int]], data: st.DataObject) -> None:
+    corpus = parallel(lengths)
+    chosen = data.draw(st.lists(st.integers(0, len(lengths) - 1), min_size=1, max_size=10))
+    batch = make_batch(corpus, np.array(chosen))
+    for side, ids, counts in (
+        (corpus.source, batch.source_ids, batch.source_lengths),
+        (corpus.target, batch.target_ids, batch.target_lengths),
+    ):
+        assert (ids.dtype, counts.dtype) == (torch.int64, torch.int32)
+        assert counts.tolist() == [len(side[i]) for i in chosen]
+        assert ids.shape == (len(chosen), max(counts.tolist()))
+        for row, count, i in zip(ids.tolist(), counts.tolist(), chosen, strict=True):
+            assert row[:count] == side[i].tolist()
+            assert row[count:] == [PAD_ID] * (len(row) - count)
+    assert batch.target_tokens == sum(lengths[i][1] for i in chosen)
+
+
+@settings(deadline=None)
+@given(LENGTHS)
+def test_the_decoder_reads_the_target_one_step_late(lengths: list[tuple[int, int]]) -> None:
+    batch = make_batch(parallel(lengths), np.arange(len(lengths)))
+    assert batch.target_inputs.shape == batch.target_ids.shape
+    assert batch.target_inputs[:, 0].tolist() == [BOS_ID] * len(lengths)
+    assert torch.equal(batch.target_inputs[:, 1:], batch.target_ids[:, :-1])
+
+
+def test_one_small_batch_to_the_letter() -> None:
+    corpus = ParallelArrays(
+        TokenArrays(np.array([7, 8, 2, 9, 2], dtype=np.int32), np.array([0, 3, 5])),
+        TokenArrays(np.array([2, 5, 6, 2], dtype=np.int32), np.array([0, 1, 4])),
+    )
+    batch = make_batch(corpus, np.array([1, 0]))
+    assert batch.source_ids.tolist() == [[9, 2, 0], [7, 8, 2]]
+    assert batch.target_ids.tolist() == [[5, 6, 2], [2, 0, 0]]
+    assert batch.target_inputs.tolist() == [[1, 5, 6], [1, 2, 0]]
+
+
+def test_a_sentence_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(IndexError):
+        make_batch(parallel([(1, 1)]), np.array([5]))

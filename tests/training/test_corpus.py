@@ -1,0 +1,206 @@
+"""What ``prepare`` writes, when it writes again, and what ``Corpus`` refuses."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.bundle.tokenizer import EOS_ID, Tokenizer
+from tests.training.conftest import ignore_progress, tiny_config
+from training import corpus as corpus_module
+from training.config import Config
+from training.corpus import SIDES, Corpus, prepare
+from training.errors import CorpusError
+from training.tasks import TASKS
+
+PARTS = {"training": 300, "validation": 30, "test": 20}
+FILES = {
+    *(f"{part}.tsv" for part in PARTS),
+    *(f"{side}.spm" for side in SIDES),
+    *(f"{p}.{side}.{kind}.npy" for p in ("training", "validation") for side in SIDES for kind in ("ids", "offsets")),
+    "done.json",
+}
+BOTH = pytest.mark.parametrize("name", ["reverse_corpus", "dates_corpus"])
+
+
+def contents(directory: Path) -> dict[str, tuple[int, bytes]]:
+    """Every file's time of writing and bytes."""
+    return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in directory.iterdir()}
+
+
+def text(directory: Path, part: str) -> str:
+    return (directory / f"{part}.tsv").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def copy(reverse_corpus: Corpus, tmp_path: Path) -> Path:
+    """A prepared corpus that a test may damage, where ``tiny_config(tmp_path)`` looks for it."""
+    return Path(shutil.copytree(reverse_corpus.directory, tmp_path / "data"))
+
+
+# --- what is written -------------------------------------------------------------------------------------------------
+
+
+def test_every_file_is_there_and_no_other(reverse_corpus: Corpus) -> None:
+    assert {path.name for path in reverse_corpus.directory.iterdir()} == FILES
+
+
+@pytest.mark.parametrize(("part", "count"), PARTS.items())
+def test_a_part_has_the_pairs_that_were_asked_for(reverse_corpus: Corpus, part: str, count: int) -> None:
+    examples = list(reverse_corpus.examples(part))
+    assert len(examples) == count
+    assert all(example.target.split(" ") == example.source.split(" ")[::-1] for example in examples)
+
+
+@pytest.mark.usefixtures("quick_formatters")
+@BOTH
+def test_the_parts_are_one_stream_in_order(request: pytest.FixtureRequest, name: str) -> None:
+    """With their annotations, and of ``training`` only what is not held out."""
+    corpus: Corpus = request.getfixturevalue(name)
+    validation, test, training = (list(corpus.examples(part)) for part in ("validation", "test", "training"))
+    held_out = {example.source for example in (*validation, *test)}
+    stream = TASKS["reverse" if name == "reverse_corpus" else "dates"].examples(3)
+    assert list(itertools.islice(stream, len(validation) + len(test))) == validation + test
+    unseen = (example for example in stream if example.source not in held_out)
+    assert list(itertools.islice(unseen, len(training))) == training
+
+
+def test_no_held_out_source_is_in_training(tmp_path: Path) -> None:
+    sizes = {"training_pairs": 1000, "validation_pairs": 200, "test_pairs": 200}
+    corpus = prepare(tiny_config(tmp_path, corpus=sizes), ignore_progress)
+    held_out = {example.source for part in ("validation", "test") for example in corpus.examples(part)}
+    drawn = [example.source for example in itertools.islice(TASKS["reverse"].examples(3), 1400)][400:]
+    assert held_out & set(drawn), "the task repeats itself too seldom for this test to say anything"
+    training = [example.source for example in corpus.examples("training")]
+    assert len(training) == 1000
+    assert not held_out & set(training)
+
+
+def test_the_held_out_parts_do_not_depend_on_the_size_of_training(reverse_corpus: Corpus, tmp_path: Path) -> None:
+    smaller = prepare(tiny_config(tmp_path, corpus={"training_pairs": 50}), ignore_progress)
+    for part in ("validation", "test"):
+        assert text(smaller.directory, part) == text(reverse_corpus.directory, part)
+    assert text(reverse_corpus.directory, "training").startswith(text(smaller.directory, "training"))
+
+
+@BOTH
+@pytest.mark.parametrize("part", ["training", "validation"])
+def test_arrays_are_the_ids_of_the_text(request: pytest.FixtureRequest, name: str, part: str) -> None:
+    corpus: Corpus = request.getfixturevalue(name)
+    arrays, examples = corpus.arrays(part), list(corpus.examples(part))
+    assert len(arrays) == len(arrays.target) == len(examples)
+    for side in SIDES:
+        tokens, tokenizer = getattr(arrays, side), Tokenizer.load(corpus.tokenizer_path(side))
+        assert (tokens.ids.dtype, tokens.offsets.dtype) == (np.int32, np.int64)
+        assert isinstance(tokens.ids, np.memmap)
+        wanted = [tokenizer.encode_ids(getattr(example, side)) for example in examples]
+        assert [row.tolist() for row in (tokens[i] for i in range(len(tokens)))] == wanted
+        assert tokens.lengths.tolist() == [len(ids) for ids in wanted]
+        assert all(ids[-1] == EOS_ID for ids in wanted)
+
+
+def test_hashes_are_those_of_the_files(reverse_corpus: Corpus) -> None:
+    wanted = {
+        name: hashlib.sha256((reverse_corpus.directory / name).read_bytes()).hexdigest()
+        for name in FILES - {"done.json"}
+    }
+    assert reverse_corpus.hashes == wanted
+
+
+def test_the_same_settings_write_the_same_bytes(reverse_corpus: Corpus, tmp_path: Path) -> None:
+    assert prepare(tiny_config(tmp_path), ignore_progress).hashes == reverse_corpus.hashes
+
+
+# --- writing again ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("changes", [{}, {"training": {"updates": 7}, "model": {"decoder_size": 5}, "name": "other"}])
+def test_a_finished_corpus_of_the_same_settings_is_kept(tmp_path: Path, copy: Path, changes: dict[str, object]) -> None:
+    before, told = contents(copy), []
+    corpus = prepare(tiny_config(tmp_path, **changes), told.append)  # type: ignore[arg-type]
+    assert contents(copy) == before
+    assert told == [f"{copy} is already prepared"]
+    assert len(corpus.arrays("training")) == 300
+
+
+CHANGES = {
+    "seed": {"corpus": {"seed": 4}},
+    "size": {"corpus": {"training_pairs": 299}},
+    "tokenizer": {"tokenizers": {"source": {"kind": "char"}}},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_other_settings_are_prepared_anew(tmp_path: Path, copy: Path, change: str) -> None:
+    before = contents(copy)
+    config = tiny_config(tmp_path, **CHANGES[change])
+    corpus = prepare(config, ignore_progress)
+    corpus.check(config)
+    assert all(written[0] > before[name][0] for name, written in contents(copy).items())
+    assert corpus.hashes["training.source.ids.npy"] != hashlib.sha256(before["training.source.ids.npy"][1]).hexdigest()
+    assert len(corpus.arrays("training")) == config.corpus.training_pairs == len(list(corpus.examples("training")))
+
+
+def test_a_corpus_that_was_never_finished_is_none(tmp_path: Path, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Preparing again with other settings is stopped half-way: neither the old nor the new corpus is there."""
+
+    def stop(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(corpus_module, "train_tokenizer", stop)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(tiny_config(tmp_path, corpus={"seed": 4}), ignore_progress)
+    monkeypatch.undo()
+    with pytest.raises(CorpusError, match="no prepared corpus"):
+        Corpus(copy)
+    again = prepare(tiny_config(tmp_path), ignore_progress)
+    assert again.hashes == {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in copy.glob("*.*")
+        if path.name != "done.json"
+    }
+
+
+# --- what is refused -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_directory_without_a_corpus_is_refused(tmp_path: Path, exists: bool) -> None:
+    directory = tmp_path / "data"
+    if exists:
+        directory.mkdir()
+    with pytest.raises(CorpusError, match="no prepared corpus in .*data: run `heed-train prepare CONFIG` first"):
+        Corpus(directory)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_corpus_of_other_settings_is_refused(reverse_corpus: Corpus, tmp_path: Path, change: str) -> None:
+    reverse_corpus.check(tiny_config(tmp_path))
+    other: Config = tiny_config(tmp_path, **CHANGES[change])
+    with pytest.raises(CorpusError, match="prepared from another corpus or tokenizer setting"):
+        reverse_corpus.check(other)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "told"),
+    [([0], [0], "validation: 0 source and 0 target"), ([0, 1], [0, 1, 2], "validation: 1 source and 2 target")],
+)
+def test_an_empty_or_uneven_part_is_refused(copy: Path, source: list[int], target: list[int], told: str) -> None:
+    for side, offsets in (("source", source), ("target", target)):
+        np.save(copy / f"validation.{side}.offsets.npy", np.array(offsets, dtype=np.int64))
+        np.save(copy / f"validation.{side}.ids.npy", np.arange(offsets[-1] + 1, dtype=np.int32))
+    with pytest.raises(CorpusError, match=told):
+        Corpus(copy).arrays("validation")
+
+
+def test_the_marker_says_what_the_corpus_was_made_from(reverse_corpus: Corpus, tmp_path: Path) -> None:
+    marker = json.loads((reverse_corpus.directory / "done.json").read_text(encoding="utf-8"))
+    config = tiny_config(tmp_path)
+    assert marker["prepared_from"]["corpus"] == config.corpus.model_dump(mode="json")
+    assert marker["prepared_from"]["tokenizers"] == config.tokenizers.model_dump(mode="json")
