@@ -45,10 +45,12 @@ class Metrics:
         self.failures = Counter(
             "heed_failures_total", "Requests and single texts that failed, by reason.", ("reason",), registry=registry
         )
+        for reason in ("INTERNAL", "CANCELLED", "DEADLINE_EXCEEDED"):
+            self.failures.labels(reason)  # there from the start: increase() never sees a series begin at 1
         self.shed = Counter("heed_shed_total", "Requests refused to protect the rest.", ("cause",), registry=registry)
         self.phase_seconds = Histogram(
             "heed_phase_seconds",
-            "Where a text's time goes: tokenize, queue, encode, decode, attention; serialize is of the whole reply.",
+            "Where a text's time goes: tokenize, queue, encode, decode, attention, serialize.",
             ("phase",),
             buckets=_SHORT + _LATENCY[-5:],
             registry=registry,

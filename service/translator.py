@@ -35,6 +35,7 @@ from service.registry import ModelRegistry, ServedModel
 
 _log = logging.getLogger(__name__)
 _RETRY_SECONDS = 0.2
+_TEXTS_PER_TURN = 16
 
 
 class View(enum.Enum):
@@ -150,6 +151,7 @@ class Translator:
         model = self._registry.resolve(request.model, request.version, request.source_language, request.target_language)
         self._check(request, model)
         maps = select_maps(model.bundle.manifest, request.attention)
+        self._refuse_if_full(model, len(request.texts))
         outcomes: list[Translated | HeedError | TokenizedText] = await self._tokenize(request, model)
         sources = [outcome for outcome in outcomes if isinstance(outcome, TokenizedText)]
         results = iter(await self._run(request, model, sources))
@@ -159,7 +161,8 @@ class Translator:
                 outcomes[place] = (
                     result if isinstance(result, HeedError) else self._present(request, model, maps, outcome, result)
                 )
-                await asyncio.sleep(0)  # between texts others may have their turn
+                if place % _TEXTS_PER_TURN == 0 or request.attention is not None:
+                    await asyncio.sleep(0)  # others have their turn
         finished = tuple(outcome for outcome in outcomes if not isinstance(outcome, TokenizedText))
         for outcome in finished:
             if isinstance(outcome, HeedError):
@@ -181,6 +184,13 @@ class Translator:
         if asked is not None and not 1 <= asked <= limit:
             raise InvalidFieldError("decoding.max_output_tokens", f"{asked}; {model.name} allows 1 to {limit}")
 
+    def _refuse_if_full(self, model: ServedModel, texts: int) -> None:
+        """A full queue is answered before any work is done for the answer. A text has at least two tokens."""
+        load = model.engine.load()
+        wanted = texts * (2 + 1)
+        if load.held_tokens and load.held_tokens + wanted > load.limit_tokens:
+            raise self._overloaded(QueueFullError(wanted, load.held_tokens, load.limit_tokens))
+
     async def _tokenize(
         self, request: TranslateRequest, model: ServedModel
     ) -> list[Translated | HeedError | TokenizedText]:
@@ -189,7 +199,8 @@ class Translator:
         for place, text in enumerate(request.texts):
             with seconds.time():
                 outcomes.append(self._tokenize_one(f"contents[{place}]", text, model))
-            await asyncio.sleep(0)
+            if place % _TEXTS_PER_TURN == 0:
+                await asyncio.sleep(0)  # others have their turn
         return outcomes
 
     def _tokenize_one(self, field: str, text: str, model: ServedModel) -> TokenizedText | InvalidFieldError:

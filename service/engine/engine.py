@@ -7,7 +7,7 @@ answer comes by a future.
 from __future__ import annotations
 
 import logging
-import os
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.bundle.tokenizer import EOS_ID, PAD_ID
+from service.engine.cores import available_cores
 from service.engine.errors import DeadlineError, EngineError, RuntimeFailureError, StoppedError
 from service.engine.observer import Observer, SilentObserver
 from service.engine.onnx_model import OnnxModel, StepOutput
@@ -48,7 +49,7 @@ class EngineSettings:
 
     @property
     def worker_count(self) -> int:
-        return self.workers or len(os.sched_getaffinity(0))
+        return self.workers or available_cores()
 
 
 class Engine:
@@ -160,12 +161,13 @@ class Engine:
         tokens, log_probabilities = choose_greedily(output.logits)
         batch.advance(tokens, output)
         self._observer.stepped(len(batch), self._clock() - started)
-        for row in reversed(range(len(batch))):
-            self._record(batch, row, int(tokens[row]), float(log_probabilities[row]), output)
+        chosen = list(enumerate(zip(tokens.tolist(), log_probabilities.tolist(), strict=True)))
+        for row, (token, log_probability) in reversed(chosen):
+            self._record(batch, row, token, log_probability, output)
 
     def _record(self, batch: RunningBatch, row: int, token: int, log_probability: float, output: StepOutput) -> None:
         sentence = batch.sentences[row]
-        if not np.isfinite(log_probability):
+        if not math.isfinite(log_probability):
             batch.leave(row)
             self._scheduler.release(sentence)
             self._fail(sentence, RuntimeFailureError("the model gave a logit that is no number"), "failed")
@@ -173,9 +175,7 @@ class Engine:
         sentence.target_ids.append(token)
         sentence.log_probabilities.append(log_probability)
         if sentence.request.attention:
-            for name, weights in output.attention.items():
-                seen = weights[row, :, : len(sentence.request.source_ids)].copy()
-                sentence.attention.setdefault(name, []).append(seen)
+            sentence.attention.append((output.attention, row))
         if token == EOS_ID or len(sentence.target_ids) >= sentence.request.max_target_tokens:
             batch.leave(row)
             self._scheduler.release(sentence)
@@ -186,7 +186,7 @@ class Engine:
         now = self._clock()
         for row in reversed(range(len(batch))):
             sentence = batch.sentences[row]
-            if sentence.future.cancelled() or sentence.expired(now):
+            if sentence.cancelled or sentence.expired(now):
                 batch.leave(row)
                 self._scheduler.release(sentence)
                 self._drop(sentence)
@@ -217,7 +217,7 @@ class Engine:
         hypothesis = Hypothesis(
             target_ids=tuple(sentence.target_ids),
             log_probabilities=np.array(sentence.log_probabilities, dtype=np.float32),
-            attention={name: _stack(steps) for name, steps in sentence.attention.items()},
+            attention=_gather_attention(sentence),
             finish_reason=reason,
         )
         timings = Timings(
@@ -230,7 +230,7 @@ class Engine:
             sentence.future.set_result(SentenceResult((hypothesis,), timings))
 
     def _drop(self, sentence: Sentence) -> None:
-        if sentence.future.cancelled():
+        if sentence.cancelled:
             self._observer.dropped("cancelled", len(sentence.target_ids))
             sentence.future.set_running_or_notify_cancel()
         else:
@@ -254,6 +254,8 @@ def _encode_groups(sentences: list[Sentence]) -> list[list[Sentence]]:
     return groups
 
 
-def _stack(steps: list[Floats]) -> Floats:
-    """(heads, source_length) for each step -> (target_length, heads, source_length)."""
-    return np.stack(steps)
+def _gather_attention(sentence: Sentence) -> dict[str, Floats]:
+    """Each map of the finished sentence: (target_length, heads, source_length)."""
+    length = len(sentence.request.source_ids)
+    names = sentence.attention[0][0] if sentence.attention else ()
+    return {name: np.stack([maps[name][row, :, :length] for maps, row in sentence.attention]) for name in names}

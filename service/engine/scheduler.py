@@ -5,13 +5,18 @@ Counts tokens, touches no tensors. Shared by an engine's workers; every method t
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 
 from service.engine.errors import QueueFullError, StoppedError
-from service.engine.sentence import Sentence
+from service.engine.sentence import Sentence, SentenceResult
+
+_JOIN_SHARE = 8  # while others wait, one eighth of the rows must be free before newcomers are encoded
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,9 @@ class Scheduler:
         self._held_tokens = 0
         self._open = True
         self._stopping = False
+        # When to look for the ended among those who wait: a look at each of thousands before every step is too dear.
+        self._any_cancelled = False
+        self._earliest_deadline = math.inf
 
     def submit(self, sentences: Iterable[Sentence]) -> None:
         """Queue all of them or none. Raises QueueFullError or StoppedError."""
@@ -50,7 +58,21 @@ class Scheduler:
                 raise QueueFullError(wanted, self._held_tokens, self._limit_tokens)
             self._held_tokens += wanted
             self._waiting.extend(arrivals)
+            self._note_deadlines(arrivals)
             self._changed.notify_all()
+        for sentence in arrivals:
+            sentence.future.add_done_callback(partial(self._note_cancelled, sentence))
+
+    def _note_cancelled(self, sentence: Sentence, future: Future[SentenceResult]) -> None:
+        """Called when a future is done, by whichever thread did it."""
+        if future.cancelled():
+            sentence.cancelled = True
+            self._any_cancelled = True
+
+    def _note_deadlines(self, sentences: Iterable[Sentence]) -> None:
+        for sentence in sentences:
+            if sentence.request.deadline is not None:
+                self._earliest_deadline = min(self._earliest_deadline, sentence.request.deadline)
 
     def requeue(self, sentences: Iterable[Sentence]) -> None:
         """Give running sentences back to the head of the queue; they stay held."""
@@ -58,37 +80,50 @@ class Scheduler:
         with self._changed:
             self._running -= len(returned)
             self._waiting.extendleft(reversed(returned))
+            self._note_deadlines(returned)
+            self._any_cancelled = True  # one of them may have been cancelled while it ran
             self._changed.notify_all()
 
     def take(self, running: list[Sentence], free_rows: int) -> tuple[list[Sentence], list[Sentence]]:
         """The sentences that join the worker's ``running`` ones now, and those that ended while they waited.
 
         A worker without rows waits here for work. An empty pair means: step on; or, for a worker without rows, that the
-        engine has stopped. A worker takes its share of what waits, so that two workers halve a burst between them.
+        engine has stopped. A worker takes its share of what waits, so that two workers halve a burst between them;
+        where more wait than fit, it takes none until a few rows are free, for encoding one by one is dear.
         """
         with self._changed:
             while not running and not self._waiting and not self._stopping:
                 self._changed.wait()
             ended = self._reap()
             joiners: list[Sentence] = []
-            share = -(-len(self._waiting) // self._workers)
-            closed = any(sentence.alone for sentence in running)
-            while self._waiting and len(joiners) < min(share, free_rows) and not closed:
-                if self._waiting[0].alone:
-                    if not running and not joiners:
-                        joiners.append(self._waiting.popleft())
-                    break
-                joiners.append(self._waiting.popleft())
-            self._running += len(joiners)
+            if self._waiting and self._may_join(running, free_rows):
+                room = min(-(-len(self._waiting) // self._workers), free_rows)
+                while self._waiting and len(joiners) < room and not self._waiting[0].alone:
+                    joiners.append(self._waiting.popleft())
+                if not joiners and not running and self._waiting:  # the first is to be run alone, and nobody is here
+                    joiners.append(self._waiting.popleft())
+                self._running += len(joiners)
             return joiners, ended
+
+    def _may_join(self, running: list[Sentence], free_rows: int) -> bool:
+        if any(sentence.alone for sentence in running):
+            return False
+        rows = len(running) + free_rows
+        return not running or len(self._waiting) <= free_rows or free_rows * _JOIN_SHARE >= rows
 
     def _reap(self) -> list[Sentence]:
         """Take the cancelled and the expired out of the queue."""
         now = self._clock()
-        ended = [sentence for sentence in self._waiting if sentence.future.cancelled() or sentence.expired(now)]
+        if not self._any_cancelled and now < self._earliest_deadline:
+            return []
+        self._any_cancelled, self._earliest_deadline = False, math.inf
+        ended: list[Sentence] = []
+        kept: deque[Sentence] = deque()
+        for sentence in self._waiting:
+            (ended if sentence.cancelled or sentence.expired(now) else kept).append(sentence)
+        self._note_deadlines(kept)
         if ended:
-            gone = set(map(id, ended))
-            self._waiting = deque(sentence for sentence in self._waiting if id(sentence) not in gone)
+            self._waiting = kept
             self._held_tokens -= sum(sentence.cost_tokens for sentence in ended)
             self._changed.notify_all()
         return ended

@@ -68,18 +68,21 @@ class SentenceResult:
 class Sentence:
     """A request's mutable state while the engine owns it: queued, then a row of a running batch.
 
-    Whoever holds ``future`` may cancel it at any time; the engine sees that before its next step.
+    Whoever holds ``future`` may cancel it at any time; ``cancelled`` tells the engine before its next step, at the cost
+    of a look at an attribute. ``attention`` keeps, for each step, the whole batch's weights and the row that is ours:
+    they are copied once, at the end.
     """
 
     request: SentenceRequest
     future: Future[SentenceResult]
     submitted: float
+    cancelled: bool = False
     alone: bool = False  # to be run by itself, because a batch it was in has failed
     started: float = 0.0
     encoded: float = 0.0
     target_ids: list[int] = field(default_factory=list)
     log_probabilities: list[float] = field(default_factory=list)
-    attention: dict[str, list[Floats]] = field(default_factory=dict)
+    attention: list[tuple[dict[str, Floats], int]] = field(default_factory=list)
 
     @property
     def cost_tokens(self) -> int:

@@ -20,7 +20,6 @@ from service.translator import (
     Translated,
     TranslatedHypothesis,
     TranslateRequest,
-    TranslateResult,
     View,
 )
 
@@ -98,17 +97,7 @@ def to_data_type(message: attention_pb2.AttentionOptions) -> attention_pb2.Matri
 # --- replies ---------------------------------------------------------------------------------------------------------
 
 
-def from_result(
-    result: TranslateResult, data_type: attention_pb2.MatrixDataType
-) -> translation_service_pb2.TranslateResponse:
-    return translation_service_pb2.TranslateResponse(
-        translations=[_from_outcome(outcome, data_type) for outcome in result.outcomes],
-        model=result.model,
-        version=result.version,
-    )
-
-
-def _from_outcome(
+def from_outcome(
     outcome: Translated | HeedError, data_type: attention_pb2.MatrixDataType
 ) -> translation_pb2.Translation:
     if isinstance(outcome, HeedError):

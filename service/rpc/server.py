@@ -47,7 +47,7 @@ class StartError(Exception):
 
 
 class Server:
-    """One server in one event loop. ``start``, then ``serve_until_stopped`` or ``stop``."""
+    """One server in one event loop: ``start``, then ``stop``."""
 
     def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings
@@ -120,16 +120,6 @@ class Server:
 
         self._close_metrics = close
 
-    async def serve_until_stopped(self) -> None:
-        """Serve until SIGTERM or SIGINT, then drain and stop."""
-        asked = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, asked.set)
-        await asked.wait()
-        _log.info("stopping: health is NOT_SERVING, then %.1f s pause", self._settings.pause_seconds)
-        await self.stop()
-
     async def stop(self, pause: bool = True) -> None:
         """Drain: nothing new, everything under way to its end within the grace, then stop."""
         self.metrics.draining.set(1)
@@ -161,8 +151,20 @@ class Server:
 
 
 async def run(settings: ServerSettings, on_ready: Callable[[Server], None]) -> None:
-    """Start, tell, serve until a signal. Raises StartError."""
+    """Start, tell, serve until SIGTERM or SIGINT, then drain and stop. Raises StartError.
+
+    Signals are heard from the beginning: the first process of a container has no other way to be stopped, and one that
+    comes while models are loading ends the server as soon as they are, without a pause.
+    """
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked.set)
     server = Server(settings)
     await server.start()
-    on_ready(server)
-    await server.serve_until_stopped()
+    nobody_came = asked.is_set()
+    if not nobody_came:
+        on_ready(server)
+        await asked.wait()
+        _log.info("stopping: health is NOT_SERVING, then %.1f s pause", settings.pause_seconds)
+    await server.stop(pause=not nobody_came)

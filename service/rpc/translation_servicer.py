@@ -69,8 +69,12 @@ class TranslationServicer:
         deadline = None if remaining is None else time.monotonic() + remaining
         data_type = converters.to_data_type(message.attention)
         result = await self._translator.translate(converters.to_request(message, deadline))
-        with self._metrics.phase_seconds.labels("serialize").time():
-            reply = converters.from_result(result, data_type)
+        reply = translation_service_pb2.TranslateResponse(model=result.model, version=result.version)
+        for outcome in result.outcomes:
+            with self._metrics.phase_seconds.labels("serialize").time():
+                reply.translations.append(converters.from_outcome(outcome, data_type))
+            if message.HasField("attention"):
+                await asyncio.sleep(0)  # a matrix takes its time: others have their turn
         if message.HasField("attention"):
             self._count_attention(message.attention.view, reply)
         return reply

@@ -468,7 +468,7 @@ async def test_metrics_are_right_after_a_known_sequence_of_calls(
         ("heed_phase_seconds_count", {"phase": "tokenize"}, 4),
         ("heed_phase_seconds_count", {"phase": "decode"}, 3),
         ("heed_phase_seconds_count", {"phase": "attention"}, 1),
-        ("heed_phase_seconds_count", {"phase": "serialize"}, 2),
+        ("heed_phase_seconds_count", {"phase": "serialize"}, 4),
         ("heed_attention_requests_total", {"view": "token"}, 1),
         ("heed_attention_bytes_total", {"view": "token"}, len(matrix.data)),
         ("heed_attention_normalized_entropy_count", letters, 1),

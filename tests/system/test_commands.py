@@ -183,6 +183,22 @@ def test_sigterm_finishes_what_runs_and_exits_with_zero() -> None:
     assert "stopped\n" in log
 
 
+def test_sigterm_while_it_starts_is_heard() -> None:
+    """Sent as soon as Python has installed its handlers, which is before any model is loaded."""
+    script = (
+        "import asyncio, os, signal, sys; from service.rpc import server;"
+        "load = server.Server._load;"
+        "server.Server._load = lambda *a: (os.kill(os.getpid(), signal.SIGTERM), load(*a))[1];"
+        "sys.argv = ['heed', *sys.argv[1:]]; from service.cli import main; main()"
+    )
+    addresses = ("--address", "127.0.0.1:0", "--metrics-address", "127.0.0.1:0", "--pause-seconds", "50")
+    command = [sys.executable, "-c", script, "serve", "--models", str(BUNDLES), *addresses]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, env=QUIET)
+    assert done.returncode == 0, done.stderr
+    assert "serving on" not in done.stderr
+    assert "stopped" in done.stderr
+
+
 def test_the_metrics_page_is_there(server: Running) -> None:
     with urllib.request.urlopen(server.metrics, timeout=5) as page:
         text = page.read().decode()

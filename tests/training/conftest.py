@@ -29,11 +29,11 @@ TINY: dict[str, Any] = {
         "dropout": 0.2,
     },
     "training": {
-        "updates": 24,
+        "updates": 20,
         "batch_tokens": 1200,
         "learning_rate": 0.01,
         "warmup_updates": 4,
-        "validate_every": 8,
+        "validate_every": 6,
         "log_every": 5,
         "seed": 1,
         "threads": 1,

@@ -1,0 +1,104 @@
+"""The whole service over loopback: calls of one sentence, calls of 64, and how fast a full queue says no.
+
+    python -m benchmarks.service
+
+Client and server share the machine, so figures are of both. They tell how the parts compare, not what a server can do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+
+import grpc
+from heed.v1.translation_service_pb2 import TranslateRequest
+from heed.v1.translation_service_pb2_grpc import TranslationServiceStub
+
+from benchmarks.measuring import ROOT, shipped
+from service.rpc.server import Server
+from service.settings import ServerSettings
+
+SECONDS = 5.0
+
+
+def _settings(**changes: object) -> ServerSettings:
+    values: dict[str, object] = {"models": ROOT / "exported", "address": "127.0.0.1:0"}
+    values |= {"metrics_address": "127.0.0.1:0", "pause_seconds": 0.0, "grace_seconds": 5.0}
+    return ServerSettings.model_validate(values | changes)
+
+
+async def _load(stub: TranslationServiceStub, texts: list[str], callers: int, per_call: int, view: int | None) -> str:
+    """``callers`` callers, each with one call under way, for a few seconds."""
+    latencies: list[float] = []
+    ends = time.perf_counter() + SECONDS
+
+    async def caller(place: int) -> None:
+        while (started := time.perf_counter()) < ends:
+            chosen = [texts[(place + i) % len(texts)] for i in range(per_call)]
+            request = TranslateRequest(contents=chosen)
+            if view is not None:
+                request.attention.view = view
+            await stub.Translate(request)
+            latencies.append(time.perf_counter() - started)
+            place += per_call * callers
+
+    await asyncio.gather(*(caller(i * per_call) for i in range(callers)))
+    cuts = statistics.quantiles(latencies, n=100)
+    return (
+        f"{len(latencies) * per_call / SECONDS:7.0f} sentences/s, a call takes p50 {cuts[49] * 1e3:6.1f} ms, "
+        f"p95 {cuts[94] * 1e3:6.1f} ms, p99 {cuts[98] * 1e3:6.1f} ms"
+    )
+
+
+async def _refusals(texts: list[str]) -> str:
+    """Fill a small queue and ask on: how long a refusal takes."""
+    server = Server(_settings(queue_tokens=8_000, rows_per_worker=8))
+    await server.start()
+    seconds: list[float] = []
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        stub = TranslationServiceStub(channel)
+        busy = True
+
+        async def fill() -> None:
+            while busy:
+                try:
+                    await stub.Translate(TranslateRequest(contents=texts[:256]))
+                except grpc.aio.AioRpcError:
+                    await asyncio.sleep(0.002)
+
+        fillers = [asyncio.create_task(fill()) for _ in range(3)]
+        ends = time.perf_counter() + SECONDS
+        while time.perf_counter() < ends:
+            started = time.perf_counter()
+            try:
+                await stub.Translate(TranslateRequest(contents=texts[:128]))
+            except grpc.aio.AioRpcError as error:
+                assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+                seconds.append(time.perf_counter() - started)
+            await asyncio.sleep(0.005)
+        busy = False
+        await asyncio.gather(*fillers)
+    await server.stop()
+    cuts = statistics.quantiles(seconds, n=100)
+    p50, p95, p99 = (cuts[place] * 1e3 for place in (49, 94, 98))
+    return f"{len(seconds)} refusals: p50 {p50:.1f} ms, p95 {p95:.1f} ms, p99 {p99:.1f} ms"
+
+
+async def main() -> None:
+    _, examples = shipped("dates", 2000)
+    texts = [example.source for example in examples]
+    server = Server(_settings())
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        stub = TranslationServiceStub(channel)
+        for callers, per_call, view in ((1, 1, None), (1, 1, 2), (32, 1, None), (8, 64, None), (8, 64, 1), (8, 64, 2)):
+            name = {None: "no attention", 1: "links", 2: "word matrix"}[view]
+            found = await _load(stub, texts, callers, per_call, view)
+            print(f"{callers:3} callers x {per_call:2} dates, {name:12}: {found}", flush=True)
+    await server.stop()
+    print(await _refusals(texts))
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

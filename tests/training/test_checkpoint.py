@@ -1,0 +1,160 @@
+"""A checkpoint comes back as it was, or is refused with the reason; the old one survives a failing save."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from training.checkpoint import Checkpoint
+from training.errors import CheckpointError
+
+MODEL = {"family": "recurrent", "decoder_size": 256, "dropout": 0.0}
+
+
+def checkpoint(update: int = 7, **changes: Any) -> Checkpoint:
+    """Of a model with one weight, two steps into Adam."""
+    torch.manual_seed(update)
+    layer = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.Adam(layer.parameters())
+    for _ in range(2):
+        layer(torch.randn(4, 3)).sum().backward()
+        optimizer.step()
+    values: dict[str, Any] = {
+        "model_config": MODEL,
+        "model": layer.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "random_state": torch.get_rng_state(),
+        "update": update,
+        "epoch": 2,
+        "batch": 5,
+        "best_exact_match": 0.25,
+        "best_loss": float("inf"),
+    }
+    return Checkpoint(**(values | changes))
+
+
+def flat(value: object, name: str = "") -> dict[str, object]:
+    """Every leaf of nested dictionaries and lists by its path; tensors as lists."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {k: v for key, entry in value.items() for k, v in flat(entry, f"{name}.{key}").items()}
+    if isinstance(value, list):
+        return {k: v for i, entry in enumerate(value) for k, v in flat(entry, f"{name}.{i}").items()}
+    return {name: value.tolist() if isinstance(value, torch.Tensor) else value}
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
+    saved = checkpoint()
+    saved.save(tmp_path / "last.pt")
+    loaded = Checkpoint.load(tmp_path / "last.pt", MODEL)
+    assert flat(loaded) == flat(saved)
+    assert {".model.weight", ".optimizer.state.0.exp_avg", ".optimizer.param_groups.0.lr", ".best_loss"} <= flat(
+        saved
+    ).keys()
+
+
+def test_a_save_replaces_the_last_one(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    checkpoint(update=1).save(path)
+    checkpoint(update=2).save(path)
+    assert Checkpoint.load(path, MODEL).update == 2
+    assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
+
+
+# --- saving fails ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_full_disk_leaves_the_old_checkpoint_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def fail(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / "last.pt"
+    checkpoint(update=1).save(path)
+    before = path.read_bytes()
+    monkeypatch.setattr(*((os, "fsync", fail) if step == "fsync" else (Path, "replace", fail)))
+    with pytest.raises(
+        CheckpointError, match=r"cannot save .*last\.pt: No space left on device; the last .* untouched"
+    ):
+        checkpoint(update=2).save(path)
+    monkeypatch.undo()
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
+    assert Checkpoint.load(path, MODEL).update == 1
+
+
+def test_a_directory_that_is_gone_is_told(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"cannot save .*last\.pt: No such file or directory"):
+        checkpoint().save(tmp_path / "none" / "last.pt")
+
+
+# --- loading is refused ----------------------------------------------------------------------------------------------
+
+
+def test_a_missing_checkpoint_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no checkpoint .*last\.pt: run `heed-train train CONFIG` first"):
+        Checkpoint.load(tmp_path / "last.pt", MODEL)
+
+
+def assert_damaged(path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"last\.pt is damaged: delete it, or restore it from a copy"):
+        Checkpoint.load(path, MODEL)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.6, 0.95, 0.999])
+def test_half_a_file_is_damaged(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "last.pt"
+    checkpoint().save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    assert_damaged(path)
+
+
+@pytest.mark.parametrize("content", [b"not a checkpoint", b"PK\x03\x04", b"\x80\x02", b"\x00" * 5000])
+def test_another_kind_of_file_is_damaged(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "last.pt"
+    path.write_bytes(content)
+    assert_damaged(path)
+
+
+@pytest.mark.parametrize("content", [None, 5, [1, 2], {"update": 7}, {"other": 1}])
+def test_other_contents_are_damaged(tmp_path: Path, content: object) -> None:
+    path = tmp_path / "last.pt"
+    torch.save(content, path)
+    assert_damaged(path)
+
+
+def test_a_checkpoint_runs_no_code_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    torch.save({"model": Path("a pickled object")}, path)
+    assert_damaged(path)
+
+
+def test_a_directory_is_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "last.pt").mkdir()
+    assert_damaged(tmp_path / "last.pt")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"decoder_size": 128}, ["decoder_size: 256 there, 128 here"]),
+        ({"decoder_size": 128, "dropout": 0.1}, ["decoder_size: 256 there, 128 here", "dropout: 0.0 there, 0.1 here"]),
+        ({"layers": 2}, ["layers: None there, 2 here"]),
+    ],
+)
+def test_another_model_is_told_by_what_differs(tmp_path: Path, change: dict[str, object], told: list[str]) -> None:
+    path = tmp_path / "last.pt"
+    checkpoint().save(path)
+    with pytest.raises(CheckpointError) as refused:
+        Checkpoint.load(path, MODEL | change)
+    assert f"is of another model ({'; '.join(told)}): use another run_directory" in str(refused.value)
