@@ -1,0 +1,78 @@
+"""Draws the pictures of the docs from the shipped models: SVG, straight from the engine's weights.
+
+python -m docs.make_pictures
+"""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from service.bundle.repository import Repository
+from service.engine.engine import Engine, EngineSettings
+from service.engine.onnx_model import OnnxModel
+from service.engine.sentence import SentenceRequest
+
+ROOT = Path(__file__).parents[1]
+PICTURES = ROOT / "docs" / "pictures"
+_CELL, _MARGIN, _FONT = 22, 56, "font-family='ui-monospace,Menlo,Consolas,monospace' font-size='14'"
+_INK, _PAPER, _HUE = "#1f2933", "#ffffff", (180, 83, 9)
+
+
+def svg(title: str, columns: list[str], rows: list[str], weights: npt.NDArray[np.float32]) -> str:
+    """A heatmap: rows of the target, columns of the source; a cell is as dark as its weight, and says it on hover."""
+    width, height = _MARGIN + _CELL * len(columns) + 12, _MARGIN + _CELL * len(rows) + 12
+    parts = [
+        f"<svg xmlns='http://www.w3.org/2000/svg' width='{width}' height='{height}' "
+        f"viewBox='0 0 {width} {height}' role='img'><title>{escape(title)}</title>",
+        f"<rect width='100%' height='100%' fill='{_PAPER}'/>",
+    ]
+    for place, label in enumerate(columns):
+        x = _MARGIN + _CELL * place + _CELL // 2
+        parts.append(_text(x, _MARGIN - 10, label, "middle"))
+    for place, label in enumerate(rows):
+        y = _MARGIN + _CELL * place
+        parts.append(_text(_MARGIN - 8, y + _CELL - 6, label, "end"))
+        for column, weight in enumerate(weights[place]):
+            red, green, blue = (round(255 - (255 - hue) * float(weight)) for hue in _HUE)
+            parts.append(
+                f"<rect x='{_MARGIN + _CELL * column}' y='{y}' width='{_CELL - 1}' height='{_CELL - 1}' "
+                f"fill='rgb({red},{green},{blue})' stroke='#e4e7eb' stroke-width='0.5'>"
+                f"<title>{escape(label)} looked at {escape(columns[column])}: {weight:.2f}</title></rect>"
+            )
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _text(x: int, y: int, label: str, anchor: str) -> str:
+    return f"<text x='{x}' y='{y}' fill='{_INK}' text-anchor='{anchor}' {_FONT}>{escape(label)}</text>"
+
+
+def draw(name: str, version: int, source: str, output: Path) -> None:
+    """Translate one text with a shipped model and draw its alignment map by tokens."""
+    bundle = Repository(ROOT / "exported").load(name, version)
+    engine = Engine(OnnxModel(bundle), EngineSettings(workers=1))
+    tokens = bundle.source_tokenizer.encode(source)
+    request = SentenceRequest(tuple(tokens.ids), bundle.manifest.limits.max_target_tokens, attention=True)
+    best = engine.translate([request])[0].hypotheses[0]
+    engine.stop()
+    target = bundle.target_tokenizer.decode(best.target_ids)
+    alignment = bundle.manifest.alignment
+    weights = best.attention[alignment.map][:, alignment.head]
+    columns, rows = (
+        [token.piece.replace("▁", "" if len(token.piece) > 1 else "␣") for token in side.tokens]
+        for side in (tokens, target)
+    )
+    output.write_text(svg(f"{source} -> {target.text}", columns, rows, weights), encoding="utf-8")
+    print(f"{output.relative_to(ROOT)}: {source} -> {target.text}")
+
+
+def main() -> None:
+    draw("dates", 1, "Wednesday, 9 May 2018", PICTURES / "dates.svg")
+    draw("reverse", 1, "17 3 42 8 25 50 1 33 9 21", PICTURES / "reverse.svg")
+
+
+if __name__ == "__main__":
+    main()
