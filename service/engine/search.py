@@ -13,6 +13,5 @@ def choose_greedily(logits: Floats) -> tuple[npt.NDArray[np.int64], Floats]:
 
     The log-softmax is taken at the chosen token only: log p = -log sum exp(logit - greatest logit).
     """
-    tokens = logits.argmax(axis=-1)
-    greatest = np.take_along_axis(logits, tokens[:, None], axis=-1)
-    return tokens, -np.log(np.exp(logits - greatest).sum(axis=-1))
+    greatest = logits.max(axis=-1, keepdims=True)
+    return logits.argmax(axis=-1), -np.log(np.exp(logits - greatest).sum(axis=-1))
