@@ -26,8 +26,8 @@ def svg(title: str, columns: list[str], rows: list[str], weights: npt.NDArray[np
     """A heatmap: rows of the target, columns of the source; a cell is as dark as its weight, and says it on hover."""
     width, height = _MARGIN + _CELL * len(columns) + 12, _MARGIN + _CELL * len(rows) + 12
     parts = [
-        f"<svg xmlns='http://www.w3.org/2000/svg' width='{width}' height='{height}' "
-        f"viewBox='0 0 {width} {height}' role='img'><title>{escape(title)}</title>",
+        f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} {height}' width='{width}' height='{height}'>",
+        f"<title>{escape(title)}</title>",
         f"<rect width='100%' height='100%' fill='{_PAPER}'/>",
     ]
     for place, label in enumerate(columns):

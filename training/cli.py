@@ -67,16 +67,17 @@ def export(
 def evaluate(
     config: ConfigPath,
     models: Annotated[Path, typer.Option(help="The repository that holds the exported bundle.")] = Path("exported"),
-    limit: Annotated[int, typer.Option(min=1, help="How many test sentences at most.")] = 10_000,
+    limit: Annotated[int, typer.Option(min=1, help="How many sentences at most.")] = 10_000,
+    seed: Annotated[int | None, typer.Option(help="Make fresh strings now instead of reading the test set.")] = None,
 ) -> None:
     """Translate the test set with the service's own engine; print exact match and attention accuracy.
 
-    Example: heed-train evaluate training/configs/dates.yaml
+    Example: heed-train evaluate training/configs/dates.yaml --limit 50000 --seed 7
     """
     settings = load_config(config)
     from training.evaluate import evaluate_bundle
 
-    evaluate_bundle(settings, models, limit, _console)
+    evaluate_bundle(settings, models, limit, seed, _console)
 
 
 def main() -> None:

@@ -18,7 +18,9 @@ from service.engine.sentence import Hypothesis, SentenceRequest
 from training.config import Config
 from training.corpus import Corpus
 from training.errors import TrainingError
-from training.tasks import TASKS, Example
+from training.tasks import TASKS, Example, Posterior
+
+_CLEAR = 0.9
 
 
 @dataclass(frozen=True)
@@ -32,14 +34,32 @@ class Scores:
     attention_judged: int
 
 
-def evaluate_bundle(config: Config, models: Path, limit: int, console: Console) -> Scores:
-    """Translate the test part; print and return its scores. Raises TrainingError when the bundle is refused."""
-    examples = list(itertools.islice(Corpus(config.run_directory / "data").examples("test"), limit))
+@dataclass(frozen=True)
+class Ambiguity:
+    """Scores apart by what a source may mean: one thing; several, of which any is right; and, among both, sources with
+    an answer of probability 0.9 or more, where only that is right. Counts, and shares that were right."""
+
+    single: int
+    single_exact: float
+    several: int
+    several_within: float
+    clear: int
+    clear_exact: float
+
+
+def evaluate_bundle(config: Config, models: Path, limit: int, seed: int | None, console: Console) -> Scores:
+    """Translate the test part, or with ``seed`` strings made now; print and return the scores.
+
+    Raises TrainingError when the bundle is refused.
+    """
+    task = TASKS[config.corpus.task]
+    stream = Corpus(config.run_directory / "data").examples("test") if seed is None else task.examples(seed)
+    examples = list(itertools.islice(stream, limit))
     try:
         bundle = Repository(models).load(config.name, config.version)
     except BundleError as error:
         raise TrainingError(str(error)) from error
-    scores, wrong = score_examples(config, bundle, examples)
+    scores, found = score_examples(config, bundle, examples)
     table = Table(title=f"{bundle.label}: {scores.sentences} fresh sentences")
     table.add_column("measure")
     table.add_column("value", justify="right")
@@ -47,14 +67,41 @@ def evaluate_bundle(config: Config, models: Path, limit: int, console: Console) 
     table.add_row(
         f"attention on the right place ({scores.attention_judged} tokens)", f"{scores.attention_accuracy:.3%}"
     )
+    if task.posterior is not None:
+        _add_ambiguity(table, judge_ambiguity(task.posterior(), examples, found))
     console.print(table)
-    for example, found in wrong[:10]:
-        console.print(f"  {example.source!r} -> {found}, expected {example.target}", highlight=False, markup=False)
+    wrong = [(example, text) for example, text in zip(examples, found, strict=True) if text != example.target]
+    for example, text in wrong[:10]:
+        console.print(f"  {example.source!r} -> {text}, expected {example.target}", highlight=False, markup=False)
     return scores
 
 
-def score_examples(config: Config, bundle: Bundle, examples: list[Example]) -> tuple[Scores, list[tuple[Example, str]]]:
-    """The scores, and the examples that were translated otherwise, with what came out."""
+def _add_ambiguity(table: Table, scores: Ambiguity) -> None:
+    table.add_row(f"exact where one answer is right ({scores.single})", f"{scores.single_exact:.3%}")
+    table.add_row(f"one of the right answers elsewhere ({scores.several})", f"{scores.several_within:.3%}")
+    table.add_row(f"the clear answer, of probability >= 0.9 ({scores.clear})", f"{scores.clear_exact:.3%}")
+
+
+def judge_ambiguity(posterior: Posterior, examples: list[Example], found: list[str]) -> Ambiguity:
+    """Judge what was found for each example by all that its source may mean."""
+    single: list[bool] = []
+    several: list[bool] = []
+    clear: list[bool] = []
+    for example, text in zip(examples, found, strict=True):
+        shares = posterior(example.source)
+        (single if len(shares) == 1 else several).append(text in shares)
+        likeliest = max(shares, key=lambda target: shares[target])
+        if shares[likeliest] >= _CLEAR:
+            clear.append(text == likeliest)
+    return Ambiguity(len(single), _share(single), len(several), _share(several), len(clear), _share(clear))
+
+
+def _share(right: list[bool]) -> float:
+    return sum(right) / max(1, len(right))
+
+
+def score_examples(config: Config, bundle: Bundle, examples: list[Example]) -> tuple[Scores, list[str]]:
+    """The scores, and what came out for each example."""
     engine = Engine(OnnxModel(bundle), EngineSettings(queue_tokens=2**31))
     try:
         sources = [bundle.source_tokenizer.encode(example.source) for example in examples]
@@ -65,18 +112,17 @@ def score_examples(config: Config, bundle: Bundle, examples: list[Example]) -> t
         results = engine.translate(requests)
     finally:
         engine.stop()
-    wrong, hits = [], []
+    found, hits = [], []
     for example, source, result in zip(examples, sources, results, strict=True):
         best = result.hypotheses[0]
-        found = bundle.target_tokenizer.decode(best.target_ids).text
-        if found != example.target:
-            wrong.append((example, found))
+        found.append(bundle.target_tokenizer.decode(best.target_ids).text)
+        if found[-1] != example.target:
             continue
         spans = [(token.begin, token.end) for token in source.tokens]
         looked_at = [spans[place] for place in _greatest(bundle, best)]
         hits += TASKS[config.corpus.task].attention_hits(example, looked_at)
-    count = len(examples)
-    return Scores(count, (count - len(wrong)) / count, sum(hits) / max(1, len(hits)), len(hits)), wrong
+    exact = _share([text == example.target for example, text in zip(examples, found, strict=True)])
+    return Scores(len(examples), exact, _share(hits), len(hits)), found
 
 
 def _greatest(bundle: Bundle, hypothesis: Hypothesis) -> list[int]:

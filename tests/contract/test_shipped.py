@@ -26,8 +26,9 @@ def test_accuracy_of_translations_and_of_attention(
     config = load_config(ROOT / "training" / "configs" / f"{name}.yaml")
     bundle = Repository(ROOT / "exported").load(config.name, config.version)
     examples = list(itertools.islice(TASKS[config.corpus.task].examples(FRESH_SEED), sentences))
-    scores, wrong = score_examples(config, bundle, examples)
-    assert scores.exact_match >= exact_match, wrong[:5]
+    scores, found = score_examples(config, bundle, examples)
+    assert len(found) == sentences
+    assert scores.exact_match >= exact_match
     assert scores.attention_accuracy >= attention_accuracy
 
 

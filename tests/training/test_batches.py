@@ -87,6 +87,11 @@ def test_batches_are_filled() -> None:
     assert sorted(len(batch) for batch in plan) == [4] + [8] * 12
 
 
+def test_a_long_target_makes_its_own_batch_small_and_no_other() -> None:
+    plan = plan_epoch(parallel([(1, 30)] + [(5, 5)] * 97), batch_tokens=80, seed=1, epoch=0)
+    assert sorted(len(batch) for batch in plan) == [2] + [8] * 12
+
+
 def test_a_sentence_longer_than_a_batch_is_a_batch_of_its_own() -> None:
     plan = as_lists(plan_epoch(parallel([(2, 2), (40, 40), (2, 2)]), batch_tokens=8, seed=1, epoch=0))
     assert sorted(map(sorted, plan)) == [[0, 2], [1]]

@@ -126,10 +126,10 @@ TEXTS = st.text(alphabet=st.one_of(st.characters(codec="utf-8"), st.sampled_from
 @given(TEXTS, st.randoms(use_true_random=False))
 def test_changing_the_case_keeps_each_character_in_its_field(text: str, chance: random.Random) -> None:
     fields = "".join(chance.choice("ymd.") for _ in text)
-    assert dates._with_case(text, fields, 0) == (text, fields)
-    assert dates._with_case(text, fields, 1) == (text, fields)
+    assert dates.with_case(text, fields, 0) == (text, fields)
+    assert dates.with_case(text, fields, 1) == (text, fields)
     for choice, change in ((2, str.lower), (3, str.upper)):
-        changed, widened = dates._with_case(text, fields, choice)
+        changed, widened = dates.with_case(text, fields, choice)
         assert changed == change(text)
         for field in "ymd.":
             # A capital sigma at the end of a word is lowered to another letter than elsewhere; no letter is between.
@@ -138,8 +138,8 @@ def test_changing_the_case_keeps_each_character_in_its_field(text: str, chance: 
 
 
 def test_a_letter_that_grows_widens_its_field() -> None:
-    assert dates._with_case("3 ŉß 1", "d.mm.y", 3) == ("3 ʼNSS 1", "d.mmmm.y")
-    assert dates._with_case("1İ", "dm", 2) == ("1i̇", "dmm")
+    assert dates.with_case("3 ŉß 1", "d.mm.y", 3) == ("3 ʼNSS 1", "d.mmmm.y")
+    assert dates.with_case("1İ", "dm", 2) == ("1i̇", "dmm")
 
 
 # --- the stream of examples ------------------------------------------------------------------------------------------

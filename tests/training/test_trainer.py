@@ -365,13 +365,13 @@ def test_the_loss_and_the_first_step_are_those_of_the_definition(
     assert found["training/loss"][0][1] == pytest.approx(loss.item(), rel=1e-5)
     assert found["training/gradient_norm"][0][1] == pytest.approx(norm, rel=1e-4)
     rate = config.training.learning_rate / 10
-    stepped = trainer.model.state_dict()
-    for name, parameter in model.named_parameters():
+    for (name, parameter), stepped in zip(model.named_parameters(), trainer.model.parameters(), strict=True):
         assert parameter.grad is not None
         clipped = parameter.grad * 1e-3 / norm
+        torch.testing.assert_close(stepped.grad, clipped, rtol=1e-3, atol=1e-7, msg=name)
         clear = clipped.abs() > 1e-6  # where Adam's epsilon and rounding play no part
-        moved = (stepped[name] - parameter)[clear]
-        torch.testing.assert_close(moved, -rate * clipped[clear].sign(), rtol=1e-2, atol=1e-6)
+        moved = (stepped - parameter).detach()[clear]
+        torch.testing.assert_close(moved, -rate * clipped[clear].sign(), rtol=1e-2, atol=1e-6, msg=name)
 
 
 # --- the learning rate -----------------------------------------------------------------------------------------------

@@ -1,14 +1,15 @@
 """SandGlass: a translation in one pass, without recurrence, that attends at five scopes.
 
-After Simple_NN_API v3.02. The encoder narrows a sequence of 24 one-hot tokens to 6 blocks, the decoder widens it again;
-at each width the decoder's keys ask the encoder's keys of the same width. Every convolution's output splits into a value
-(40 channels) and a key (20); in the encoder only the value goes on, in the decoder the value beside what it attended to.
+After Simple_NN_API v3.02. The encoder narrows a sequence of 24 one-hot tokens to 6 blocks, the decoder widens it
+again; at each width the decoder's keys ask the encoder's keys of the same width. Every convolution's output splits into
+a value (40 channels) and a key (20); in the encoder only the value goes on, in the decoder the value beside what it
+attended to.
 
     s_ij = d_i . k_j,  alpha = softmax_j s,  D_i = sum_j alpha_ij v_j,  next = BN([u_i ; D_i])
 
 Attention reads tensors after tanh and before batch normalisation. The scope of a map is the receptive field of the
-encoder's key: 1 token (map 1), 4 and 1 (2a, 2b), 6 (3), 9 (4, whose 6 columns are blocks of 4 tokens). The decoder ends in
-logits for all 24 positions at once. 204,840 parameters in the original's form.
+encoder's key: 1 token (map 1), 4 and 1 (2a, 2b), 6 (3), 9 (4, whose 6 columns are blocks of 4 tokens). The decoder ends
+in logits for all 24 positions at once. 204,840 parameters in the original's form.
 
 Tensors are (batch, filters, time, channels).
 """
@@ -142,10 +143,10 @@ class Attend(nn.Module):
 
     def forward(self, decoded: Tensor, encoded: Tensor) -> tuple[Tensor, Tensor | None]:
         """Both (batch, filters, time, 60) -> the decoder's next input, and the weights (batch, filters, time, time)."""
-        value, query = decoded.split((VALUE, KEY), dim=-1)
+        value, query = decoded.split((VALUE, KEY), dim=-1)  # type: ignore[no-untyped-call]
         if not self.attends:
             return self.normalize(value), None
-        values, keys = encoded.split((VALUE, KEY), dim=-1)
+        values, keys = encoded.split((VALUE, KEY), dim=-1)  # type: ignore[no-untyped-call]
         weights = torch.softmax(query @ keys.transpose(-1, -2), dim=-1)
         return self.normalize(torch.cat([value, weights @ values], dim=-1)), weights
 

@@ -7,22 +7,33 @@ from dataclasses import dataclass
 from typing import Literal
 
 from training.tasks import dates, reverse
+from training.tasks.date_answers import DateAnswers
 from training.tasks.example import Example
 
 TaskName = Literal["dates", "reverse"]
 
 
+#: The targets that a source may mean, each with its probability.
+Posterior = Callable[[str], dict[str, float]]
+
+
 @dataclass(frozen=True)
 class Task:
-    """What the trainer and the evaluation need of a task."""
+    """What the trainer and the evaluation need of a task; ``posterior`` where a source may mean several things."""
 
     examples: Callable[[int], Iterator[Example]]
     attention_hits: Callable[[Example, list[tuple[int, int]]], list[bool]]
+    posterior: Callable[[], Posterior] | None = None
+
+
+def _date_posterior() -> Posterior:
+    answers = DateAnswers()
+    return lambda text: {date.isoformat(): share for date, share in answers.posterior(text).items()}
 
 
 TASKS: dict[TaskName, Task] = {
-    "dates": Task(dates.examples, dates.attention_hits),
+    "dates": Task(dates.examples, dates.attention_hits, _date_posterior),
     "reverse": Task(reverse.examples, reverse.attention_hits),
 }
 
-__all__ = ["TASKS", "Example", "Task", "TaskName"]
+__all__ = ["TASKS", "Example", "Posterior", "Task", "TaskName"]

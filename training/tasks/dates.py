@@ -129,14 +129,14 @@ def examples(seed: int) -> Iterator[Example]:
     while True:
         date = FIRST_DAY + datetime.timedelta(days=generator.randrange(days))
         text, fields = generator.choice(formatters).render(date)
-        text, fields = _with_case(text, fields, generator.randrange(4))
+        text, fields = with_case(text, fields, generator.randrange(4))
         # A text with a line break or tab cannot stand in a TSV file; no CLDR format has one, and none may slip in.
         if not text.isprintable() and any(character in text for character in "\t\r\n"):
             raise ValueError(f"a date format rendered a control character: {text!r}")
         yield Example(source=text, target=date.isoformat(), annotation=fields)
 
 
-def _with_case(text: str, fields: str, choice: int) -> tuple[str, str]:
+def with_case(text: str, fields: str, choice: int) -> tuple[str, str]:
     """Leave the case (choice 0, 1), lower it (2) or raise it (3): some letters change their length with their case."""
     if choice < 2:
         return text, fields
