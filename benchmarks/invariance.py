@@ -22,7 +22,7 @@ def main() -> None:
         bundle, examples = shipped(name, SENTENCES)
         limit = bundle.manifest.limits.max_target_tokens
         requests = [
-            SentenceRequest(tuple(bundle.source_tokenizer.encode_ids(example.source)), limit, attention=True)
+            SentenceRequest(tuple(bundle.source_tokenizer.encode_ids(example.source)), limit, attention="full")
             for example in examples
         ]
         model = OnnxModel(bundle)

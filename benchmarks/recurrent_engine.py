@@ -75,7 +75,7 @@ def compare(name: str, sizes: tuple[int, ...], sentences: int) -> None:
         by_length = sorted(chosen, key=len)
         batches = [by_length[i : i + size] for i in range(0, len(by_length), size)]
         engine = Engine(OnnxModel(bundle), EngineSettings(rows_per_worker=max(1, size // cores), queue_tokens=2**31))
-        requests = [SentenceRequest(tuple(source), limit, attention=True) for source in chosen]
+        requests = [SentenceRequest(tuple(source), limit, attention="full") for source in chosen]
 
         def ours(
             engine: Engine = engine, requests: list[SentenceRequest] = requests, size: int = size

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from service.attention.views import aligned
 from service.bundle.repository import Repository
 from service.engine.engine import Engine, EngineSettings
 from service.engine.onnx_model import OnnxModel
@@ -55,12 +56,12 @@ def draw(name: str, version: int, source: str, output: Path) -> None:
     bundle = Repository(ROOT / "exported").load(name, version)
     engine = Engine(OnnxModel(bundle), EngineSettings(workers=1))
     tokens = bundle.source_tokenizer.encode(source)
-    request = SentenceRequest(tuple(tokens.ids), bundle.manifest.limits.max_target_tokens, attention=True)
+    request = SentenceRequest(tuple(tokens.ids), bundle.manifest.limits.max_target_tokens, attention="alignment")
     best = engine.translate([request])[0].hypotheses[0]
     engine.stop()
     target = bundle.target_tokenizer.decode(best.target_ids)
     alignment = bundle.manifest.alignment
-    weights = best.attention[alignment.map][:, alignment.head]
+    weights = aligned(best.attention[alignment.map], alignment)
     columns, rows = (
         [token.piece.replace("▁", "" if len(token.piece) > 1 else "␣") for token in side.tokens]
         for side in (tokens, target)

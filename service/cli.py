@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import io
 import itertools
 import logging
 import sys
@@ -150,11 +151,15 @@ def translate(
     failed = False
     with Client(address, timeout) as client:
         for chunk in _chunks(_lines() if from_stdin else texts):
-            sent = [text for text in chunk if text.strip() or not from_stdin]
+            sent = [text for text in chunk if _is_utf8(text) and (text.strip() or not from_stdin)]
             replies = iter(_translate_chunk(client, sent, model, source, target, view) if sent else ())
             for text in chunk:
                 if from_stdin and not text.strip():
-                    print(flush=True)  # noqa: T201 - an empty line in is an empty line out
+                    print("{}" if json else "", flush=True)  # noqa: T201 - a line in is a line out
+                elif not _is_utf8(text):
+                    failed = True
+                    print("{}" if json else "", flush=True)  # noqa: T201
+                    _complain(f"{text.encode(errors='surrogateescape')[:40]!r}: not valid UTF-8")
                 elif not _show(next(replies), text, json):
                     failed = True
     if failed:
@@ -185,7 +190,14 @@ def models(
         print(f"    {model.description}")  # noqa: T201
 
 
+def _is_utf8(text: str) -> bool:
+    """Python lets bytes that are not UTF-8 into strings as lone surrogates; a message cannot hold them."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def _lines() -> Iterator[str]:
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
     for line in sys.stdin:
         yield line.rstrip("\r\n")
 

@@ -81,9 +81,11 @@ class ModelRegistry:
             started = time.monotonic()
             try:
                 self._ready[name] = model = self._load(repository.load(name, number))
-            except (BundleError, EngineError) as error:
-                _log.error("model refused: %s/%d: %s", name, number, error)
-                self._refused[name, number] = RefusedModel(name, number, str(error))
+            except Exception as error:  # one bad bundle, in whatever way, must not stop the others
+                known = isinstance(error, (BundleError, EngineError))
+                reason = str(error) if known else f"it does not load ({type(error).__name__}): export it again"
+                _log.error("model refused: %s/%d: %s", name, number, reason, exc_info=None if known else error)
+                self._refused[name, number] = RefusedModel(name, number, reason)
                 self._metrics.model_load_failures.labels(name, str(number)).inc()
                 self._metrics.model_ready.labels(name, str(number)).set(0)
                 continue
@@ -101,6 +103,14 @@ class ModelRegistry:
         if manifest.capabilities.generation != "autoregressive":
             raise BundleError(
                 f"{bundle.label}: this Heed runs autoregressive models, this one is one-shot: update Heed"
+            )
+        if manifest.capabilities.document_context:
+            raise BundleError(f"{bundle.label} wants the sentences before; this Heed gives it none: update Heed")
+        cost = manifest.limits.max_source_tokens + manifest.limits.max_target_tokens
+        if cost > self._engine_settings.queue_tokens:
+            raise BundleError(
+                f"{bundle.label} may need {cost} tokens for one sentence, queue_tokens is "
+                f"{self._engine_settings.queue_tokens}: raise it"
             )
         model = OnnxModel(bundle, self._provider, self._engine_settings.threads_per_worker)
         _check_golden_sentences(bundle, model, self._engine_settings.threads_per_worker)
@@ -207,7 +217,7 @@ def _check_golden_sentences(bundle: Bundle, model: OnnxModel, threads: int) -> N
             SentenceRequest(
                 tuple(bundle.source_tokenizer.encode_ids(golden.source)),
                 manifest.limits.max_target_tokens,
-                attention=True,
+                attention="full",
             )
             for golden in manifest.golden_sentences
         ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
+import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.attention.measures import Measures, measure
-from service.attention.views import Link, links, shifted, word_matrix
+from service.attention.views import Link, aligned, links, word_matrix
 from service.attention.words import Word, words_of
-from service.bundle.manifest import AlignmentEntry, AttentionMapEntry, Manifest
+from service.bundle.manifest import AlignmentEntry, AttentionMapEntry, AttentionVariant, Manifest
 from service.bundle.tokenizer import EOS_ID, Token, TokenizedText
 from service.engine.errors import DeadlineError, EngineError, QueueFullError, StoppedError
 from service.engine.sentence import FinishReason, Floats, Hypothesis, SentenceRequest, SentenceResult
@@ -35,7 +36,7 @@ from service.registry import ModelRegistry, ServedModel
 
 _log = logging.getLogger(__name__)
 _RETRY_SECONDS = 0.2
-_TEXTS_PER_TURN = 16
+_TURN_SECONDS = 0.001
 
 
 class View(enum.Enum):
@@ -49,13 +50,27 @@ class View(enum.Enum):
 
 @dataclass(frozen=True)
 class AttentionRequest:
-    """Empty ``maps``, ``layers`` and ``heads`` take the alignment map and head, or, for FULL, everything."""
+    """Empty ``maps``, ``layers`` and ``heads`` take the alignment, or, for FULL, everything.
+
+    ``bytes_per_weight`` is what the reply will spend, ``max_bytes`` what all of its matrices may.
+    """
 
     view: View
     maps: tuple[str, ...] = ()
     layers: tuple[int, ...] = ()
     heads: tuple[int, ...] = ()
     mean_of_heads: bool = False
+    bytes_per_weight: int = 4
+    max_bytes: int = 32 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class MapChoice:
+    """One map whose matrix is returned: these heads of it, or, for ``alignment``, the alignment (shifted, one head)."""
+
+    entry: AttentionMapEntry
+    heads: tuple[int, ...]
+    alignment: bool = False
 
 
 @dataclass(frozen=True)
@@ -150,19 +165,21 @@ class Translator:
             raise UnavailableError("DRAINING", "the server is shutting down", retry_seconds=1.0)
         model = self._registry.resolve(request.model, request.version, request.source_language, request.target_language)
         self._check(request, model)
-        maps = select_maps(model.bundle.manifest, request.attention)
-        self._refuse_if_full(model, len(request.texts))
+        maps = select_maps(model.bundle.manifest, model.engine.attention_maps, request.attention)
+        self._refuse_if_full(request, model)
         outcomes: list[Translated | HeedError | TokenizedText] = await self._tokenize(request, model)
         sources = [outcome for outcome in outcomes if isinstance(outcome, TokenizedText)]
-        results = iter(await self._run(request, model, sources))
+        answers = await self._run(request, model, maps, sources)
+        _check_size(request.attention, maps, sources, answers)
+        results = iter(answers)
+        turn = _Turn()
         for place, outcome in enumerate(outcomes):
             if isinstance(outcome, TokenizedText):
                 result = next(results)
                 outcomes[place] = (
                     result if isinstance(result, HeedError) else self._present(request, model, maps, outcome, result)
                 )
-                if place % _TEXTS_PER_TURN == 0 or request.attention is not None:
-                    await asyncio.sleep(0)  # others have their turn
+                await turn.over()
         finished = tuple(outcome for outcome in outcomes if not isinstance(outcome, TokenizedText))
         for outcome in finished:
             if isinstance(outcome, HeedError):
@@ -184,10 +201,10 @@ class Translator:
         if asked is not None and not 1 <= asked <= limit:
             raise InvalidFieldError("decoding.max_output_tokens", f"{asked}; {model.name} allows 1 to {limit}")
 
-    def _refuse_if_full(self, model: ServedModel, texts: int) -> None:
-        """A full queue is answered before any work is done for the answer. A text has at least two tokens."""
+    def _refuse_if_full(self, request: TranslateRequest, model: ServedModel) -> None:
+        """A full queue is answered before any work is done for the answer. A text has at least two source tokens."""
         load = model.engine.load()
-        wanted = texts * (2 + 1)
+        wanted = len(request.texts) * (2 + _output_limit(request, model))
         if load.held_tokens and load.held_tokens + wanted > load.limit_tokens:
             raise self._overloaded(QueueFullError(wanted, load.held_tokens, load.limit_tokens))
 
@@ -196,11 +213,11 @@ class Translator:
     ) -> list[Translated | HeedError | TokenizedText]:
         outcomes: list[Translated | HeedError | TokenizedText] = []
         seconds = self._metrics.phase_seconds.labels("tokenize")
+        turn = _Turn()
         for place, text in enumerate(request.texts):
             with seconds.time():
                 outcomes.append(self._tokenize_one(f"contents[{place}]", text, model))
-            if place % _TEXTS_PER_TURN == 0:
-                await asyncio.sleep(0)  # others have their turn
+            await turn.over()
         return outcomes
 
     def _tokenize_one(self, field: str, text: str, model: ServedModel) -> TokenizedText | InvalidFieldError:
@@ -212,27 +229,24 @@ class Translator:
             return InvalidFieldError(
                 field, f"{len(text)} characters; {limit} are allowed", "TEXT_TOO_LONG", limit=str(limit)
             )
-        source = model.bundle.source_tokenizer.encode(text)
+        tokens = len(model.bundle.source_tokenizer.encode_ids(text))  # offsets cost eighty times as much: later
         limit = model.bundle.manifest.limits.max_source_tokens
-        if len(source.tokens) > limit:
-            return InvalidFieldError(
-                field,
-                f"{len(source.tokens)} tokens; {model.name} allows {limit}",
-                "TEXT_TOO_LONG",
-                limit=str(limit),
-            )
-        return source
+        if tokens > limit:
+            problem = f"{tokens} tokens; {model.name} allows {limit}"
+            return InvalidFieldError(field, problem, "TEXT_TOO_LONG", limit=str(limit))
+        return model.bundle.source_tokenizer.encode(text)
 
     async def _run(
-        self, request: TranslateRequest, model: ServedModel, sources: Sequence[TokenizedText]
+        self,
+        request: TranslateRequest,
+        model: ServedModel,
+        maps: Sequence[MapChoice],
+        sources: Sequence[TokenizedText],
     ) -> list[SentenceResult | HeedError]:
         if not sources:
             return []
-        limit = request.max_output_tokens or model.bundle.manifest.limits.max_target_tokens
-        requests = [
-            SentenceRequest(tuple(source.ids), limit, request.attention is not None, request.deadline)
-            for source in sources
-        ]
+        limit, wish = _output_limit(request, model), _variant(request, model, maps)
+        requests = [SentenceRequest(tuple(source.ids), limit, wish, request.deadline) for source in sources]
         try:
             futures = model.engine.submit(requests)
         except QueueFullError as error:
@@ -275,7 +289,7 @@ class Translator:
         self,
         request: TranslateRequest,
         model: ServedModel,
-        maps: Sequence[tuple[AttentionMapEntry, tuple[int, ...]]],
+        maps: Sequence[MapChoice],
         source: TokenizedText,
         result: SentenceResult,
     ) -> Translated:
@@ -316,7 +330,7 @@ def _plain(model: ServedModel, hypothesis: Hypothesis) -> TranslatedHypothesis:
 def _with_attention(
     model: ServedModel,
     request: AttentionRequest,
-    maps: Sequence[tuple[AttentionMapEntry, tuple[int, ...]]],
+    maps: Sequence[MapChoice],
     source: TokenizedText,
     source_words: tuple[Word, ...],
     hypothesis: Hypothesis,
@@ -324,18 +338,20 @@ def _with_attention(
     plain = _plain(model, hypothesis)
     words = words_of(plain.text, plain.tokens)
     alignment = model.bundle.manifest.alignment
-    weights = shifted(hypothesis.attention[alignment.map][:, alignment.head], alignment.shift)
+    weights = aligned(hypothesis.attention[alignment.map], alignment)
     found = links(word_matrix(weights, words, source_words), words, source_words)
     of_words = request.view is View.WORD
     matrices = []
-    for entry, heads in maps:
-        # (target_length, heads, source_length) -> (heads, target_length, source_length)
-        chosen = hypothesis.attention[entry.name][:, list(heads)].swapaxes(0, 1)
+    for choice in maps:
+        if choice.alignment:
+            chosen, heads = weights[None], choice.heads
+        else:  # (target_length, heads, source_length) -> (heads, target_length, source_length)
+            chosen, heads = hypothesis.attention[choice.entry.name][:, list(choice.heads)].swapaxes(0, 1), choice.heads
         if request.mean_of_heads:
             chosen, heads = chosen.mean(axis=0, keepdims=True), ()
         if of_words:
             chosen = np.stack([word_matrix(head, words, source_words) for head in chosen])
-        matrices.append(MatrixView(entry, heads, of_words, chosen))
+        matrices.append(MatrixView(choice.entry, heads, of_words, chosen))
     attention = AttentionView(
         links=found,
         alignment=alignment,
@@ -349,34 +365,89 @@ def _with_attention(
     )
 
 
-def select_maps(
-    manifest: Manifest, request: AttentionRequest | None
-) -> tuple[tuple[AttentionMapEntry, tuple[int, ...]], ...]:
-    """The maps and heads whose matrices are returned. Raises UnsupportedError for one that the model has not."""
+def select_maps(manifest: Manifest, emitted: frozenset[str], request: AttentionRequest | None) -> tuple[MapChoice, ...]:
+    """The maps and heads whose matrices are returned, each once; ``emitted`` are those that a graph gives.
+
+    Raises UnsupportedError for a map, layer or head that the model has not, or when nothing has all that is asked for.
+    """
     if request is None:
         return ()
-    has = ", ".join(f"{entry.name} (layer {entry.layer}, {entry.heads} heads)" for entry in manifest.attention_maps)
-    names = {entry.name for entry in manifest.attention_maps}
-    layers = {entry.layer for entry in manifest.attention_maps}
-    most_heads = max(entry.heads for entry in manifest.attention_maps)
-    for field, asked, known in (
-        ("map", request.maps, names),
-        ("layer", request.layers, layers),
-        ("head", request.heads, range(most_heads)),
-    ):
-        for value in asked:
-            if value not in known:
-                raise UnsupportedError(
-                    "NO_SUCH_ATTENTION_MAP", f"{manifest.name} has no attention {field} {value!r}; it has {has}"
-                )
+    maps = [entry for entry in manifest.attention_maps if entry.name in emitted]
+    names, layers, heads = dict.fromkeys(request.maps), dict.fromkeys(request.layers), dict.fromkeys(request.heads)
+    most_heads = max((entry.heads for entry in maps), default=0)
+    unknown = [
+        *(f"map {name!r}" for name in names if name not in {entry.name for entry in maps}),
+        *(f"layer {layer}" for layer in layers if layer not in {entry.layer for entry in maps}),
+        *(f"head {head}" for head in heads if not 0 <= head < most_heads),
+    ]
+    if unknown:
+        raise _no_such_map(manifest, maps, unknown[0])
     if request.view is View.ALIGNMENT:
         return ()
-    anything_named = bool(request.maps or request.layers or request.heads)
-    if request.view is not View.FULL and not anything_named:
+    if request.view is not View.FULL and not (names or layers or heads):
         alignment = manifest.alignment
-        return ((manifest.attention_map(alignment.map), (alignment.head,)),)
-    return tuple(
-        (entry, tuple(head for head in request.heads or range(entry.heads) if head < entry.heads))
-        for entry in manifest.attention_maps
-        if (not request.maps or entry.name in request.maps) and (not request.layers or entry.layer in request.layers)
+        one = alignment.heads if len(alignment.heads) == 1 else ()  # a mean is of no one head
+        return (MapChoice(manifest.attention_map(alignment.map), one, alignment=True),)
+    found = [
+        MapChoice(entry, tuple(head for head in heads or range(entry.heads) if head < entry.heads))
+        for entry in maps
+        if (not names or entry.name in names) and (not layers or entry.layer in layers)
+    ]
+    if not (chosen := tuple(choice for choice in found if choice.heads)):
+        raise _no_such_map(manifest, maps, "that is of these maps, layers and heads at once")
+    return chosen
+
+
+def _no_such_map(manifest: Manifest, maps: Sequence[AttentionMapEntry], what: str) -> UnsupportedError:
+    has = ", ".join(f"{entry.name} (layer {entry.layer}, {entry.heads} heads)" for entry in maps)
+    return UnsupportedError(
+        "NO_SUCH_ATTENTION_MAP", f"{manifest.name} has no attention {what}; it has {has}", model=manifest.name
     )
+
+
+def _variant(request: TranslateRequest, model: ServedModel, maps: Sequence[MapChoice]) -> AttentionVariant:
+    """The least that the engine must emit for this request."""
+    if request.attention is None:
+        return "none"
+    alignment = model.bundle.manifest.alignment.map
+    return "alignment" if all(choice.entry.name == alignment for choice in maps) else "full"
+
+
+def _output_limit(request: TranslateRequest, model: ServedModel) -> int:
+    return request.max_output_tokens or model.bundle.manifest.limits.max_target_tokens
+
+
+def _check_size(
+    request: AttentionRequest | None,
+    maps: Sequence[MapChoice],
+    sources: Sequence[TokenizedText],
+    answers: Sequence[SentenceResult | HeedError],
+) -> None:
+    """Refuse matrices that no reply can hold before any is made. Counts tokens: a matrix of words is no larger."""
+    if request is None:
+        return
+    heads = sum(1 if request.mean_of_heads or choice.alignment else len(choice.heads) for choice in maps)
+    weights = sum(
+        heads * len(hypothesis.target_ids) * len(source.tokens)
+        for source, answer in zip(sources, answers, strict=True)
+        if isinstance(answer, SentenceResult)
+        for hypothesis in answer.hypotheses
+    )
+    if (size := weights * request.bytes_per_weight) > request.max_bytes:
+        raise InvalidFieldError(
+            "attention",
+            f"matrices of {size} bytes; {request.max_bytes} are allowed: send fewer texts, or ask for less",
+            "REPLY_TOO_LARGE",
+        )
+
+
+class _Turn:
+    """Lets others use the event loop whenever this request has used it for a while."""
+
+    def __init__(self) -> None:
+        self._begun = time.perf_counter()
+
+    async def over(self) -> None:
+        if time.perf_counter() - self._begun > _TURN_SECONDS:
+            await asyncio.sleep(0)
+            self._begun = time.perf_counter()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ class Checkpoint:
     """One moment of a run. ``update`` is how many updates are done; ``epoch`` and ``batch`` say which batch is next."""
 
     model_config: dict[str, Any]
+    data_sha256: dict[str, str]
     model: dict[str, Tensor]
     optimizer: dict[str, Any]
     random_state: Tensor
@@ -39,20 +39,34 @@ class Checkpoint:
             raise CheckpointError(f"cannot save {path}: {error.strerror}; the last checkpoint is untouched") from error
 
     @classmethod
-    def load(cls, path: Path, model_config: dict[str, Any]) -> Checkpoint:
-        """Raises CheckpointError when the file is missing, damaged or of another model than ``model_config``."""
+    def load(cls, path: Path, model_config: dict[str, Any], data_sha256: dict[str, str]) -> Checkpoint:
+        """Raises CheckpointError when the file is missing, damaged, or of another model or corpus than these."""
         try:
             values = torch.load(path, map_location="cpu", weights_only=True)
             checkpoint = cls(**values)
+            _check_types(checkpoint)
         except FileNotFoundError as error:
             raise CheckpointError(f"no checkpoint {path}: run `heed-train train CONFIG` first") from error
-        except (OSError, RuntimeError, EOFError, TypeError, pickle.UnpicklingError) as error:
+        except Exception as error:  # torch and pickle raise a dozen kinds for damaged bytes
             raise CheckpointError(f"{path} is damaged: delete it, or restore it from a copy") from error
-        if checkpoint.model_config != model_config:
-            different = sorted(
-                f"{key}: {checkpoint.model_config.get(key)!r} there, {model_config.get(key)!r} here"
-                for key in checkpoint.model_config.keys() | model_config.keys()
-                if checkpoint.model_config.get(key) != model_config.get(key)
-            )
+        if different := _differences(checkpoint.model_config, model_config):
             raise CheckpointError(f"{path} is of another model ({'; '.join(different)}): use another run_directory")
+        if different := _differences(checkpoint.data_sha256, data_sha256):
+            raise CheckpointError(
+                f"{path} was trained on other data ({len(different)} files differ): use another run_directory"
+            )
         return checkpoint
+
+
+def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    return sorted(
+        f"{key}: {there.get(key)!r} there, {here.get(key)!r} here"
+        for key in there.keys() | here.keys()
+        if there.get(key) != here.get(key)
+    )
+
+
+def _check_types(checkpoint: Checkpoint) -> None:
+    for name, kind in (("model_config", dict), ("data_sha256", dict), ("model", dict), ("update", int)):
+        if not isinstance(getattr(checkpoint, name), kind):
+            raise TypeError(f"{name} is no {kind.__name__}")

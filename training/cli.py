@@ -28,7 +28,7 @@ def prepare(config: ConfigPath) -> None:
     """Make the corpus and the tokenizers. Example: heed-train prepare training/configs/dates.yaml"""
     from training.corpus import prepare as prepare_corpus
 
-    prepare_corpus(load_config(config), _console.print)
+    prepare_corpus(load_config(config), _say)
 
 
 @app.command()
@@ -59,8 +59,8 @@ def export(
     settings = load_config(config)
     from training.export import export_bundle
 
-    bundle = export_bundle(settings, output, _console.print)
-    _console.print(f"wrote {bundle}")
+    bundle = export_bundle(settings, output, _say)
+    _say(f"wrote {bundle}")
 
 
 @app.command()
@@ -80,10 +80,16 @@ def evaluate(
     evaluate_bundle(settings, models, limit, seed, _console)
 
 
+def _say(line: str) -> None:
+    _console.print(line, highlight=False, markup=False, emoji=False)
+
+
 def main() -> None:
     """Run the command; an error that the user can mend is one line and exit status 1."""
     try:
         app()
     except TrainingError as error:
-        Console(stderr=True, soft_wrap=True).print(f"heed-train: {error}", style="red", highlight=False, markup=False)
+        Console(stderr=True, soft_wrap=True).print(
+            f"heed-train: {error}", style="red", highlight=False, markup=False, emoji=False
+        )
         raise SystemExit(1) from None

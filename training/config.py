@@ -15,6 +15,7 @@ from training.errors import ConfigError
 from training.tasks import TaskName
 
 Positive = Annotated[int, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
@@ -36,7 +37,7 @@ class CorpusConfig(_Section):
     training_pairs: Positive
     validation_pairs: Positive
     test_pairs: Positive
-    seed: int = 1
+    seed: Seed = 1
 
 
 class TokenizerConfig(_Section):
@@ -69,11 +70,13 @@ class TrainingConfig(_Section):
     batch_tokens: Positive = 12_000
     learning_rate: Annotated[float, Field(gt=0.0)] = 1e-3
     warmup_updates: Annotated[int, Field(ge=0)] = 500
+    adam_betas: tuple[Probability, Probability] = (0.9, 0.98)
+    adam_epsilon: Annotated[float, Field(gt=0.0)] = 1e-9
     label_smoothing: Probability = 0.0
     gradient_norm: Annotated[float, Field(gt=0.0)] = 1.0
     validate_every: Positive = 1000
     log_every: Positive = 50
-    seed: int = 1
+    seed: Seed = 1
     threads: Annotated[int, Field(ge=0)] = 0  # 0: as many as the machine has
 
 
@@ -118,7 +121,7 @@ def load_config(path: Path) -> Config:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the config {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     try:
         return Config.model_validate(values)

@@ -16,10 +16,12 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from service.bundle.errors import BundleError
 from service.bundle.tokenizer import Tokenizer
 from training.config import Config
 from training.errors import CorpusError
@@ -69,7 +71,10 @@ class Corpus:
         marker = directory / "done.json"
         if not marker.is_file():
             raise CorpusError(f"no prepared corpus in {directory}: run `heed-train prepare CONFIG` first")
-        self._done = json.loads(marker.read_text(encoding="utf-8"))
+        done = _read_marker(marker)
+        if done is None:
+            raise CorpusError(f"{marker} is damaged: run `heed-train prepare CONFIG` again")
+        self._done = done
 
     def check(self, config: Config) -> None:
         """Raises CorpusError when the corpus was prepared from other settings."""
@@ -83,6 +88,13 @@ class Corpus:
 
     def tokenizer_path(self, side: str) -> Path:
         return self.directory / f"{side}.spm"
+
+    def tokenizer(self, side: str) -> Tokenizer:
+        """Raises CorpusError when the file is missing or damaged."""
+        try:
+            return Tokenizer.load(self.tokenizer_path(side))
+        except (OSError, BundleError) as error:
+            raise CorpusError(f"cannot read {self.tokenizer_path(side)}: delete done.json and prepare again") from error
 
     def arrays(self, part: str) -> ParallelArrays:
         """The token ids of "training" or "validation"."""
@@ -107,9 +119,13 @@ _KINDS = ("ids", "offsets")
 def prepare(config: Config, progress: Progress) -> Corpus:
     """Generate the text, train the tokenizers, write the arrays; a finished corpus of the same settings is kept."""
     directory = config.run_directory / "data"
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CorpusError(f"cannot make the folder {directory}: {error.strerror}") from error
     marker = directory / "done.json"
-    if marker.is_file() and json.loads(marker.read_text(encoding="utf-8"))["prepared_from"] == _prepared_from(config):
+    done = _read_marker(marker)
+    if done is not None and done["prepared_from"] == _prepared_from(config):
         progress(f"{directory} is already prepared")
         return Corpus(directory)
     marker.unlink(missing_ok=True)
@@ -122,6 +138,16 @@ def prepare(config: Config, progress: Progress) -> Corpus:
     hashes = {path.name: _sha256(path) for path in sorted(directory.iterdir())}
     write_atomically(marker, json.dumps({"prepared_from": _prepared_from(config), "sha256": hashes}, indent=1).encode())
     return Corpus(directory)
+
+
+def _read_marker(marker: Path) -> dict[str, Any] | None:
+    """What ``done.json`` says, None when it is absent or damaged."""
+    try:
+        values = json.loads(marker.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    complete = isinstance(values, dict) and values.keys() >= {"prepared_from", "sha256"}
+    return values if complete else None
 
 
 def _prepared_from(config: Config) -> dict[str, object]:

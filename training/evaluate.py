@@ -10,6 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from service.attention.views import aligned
 from service.bundle.errors import BundleError
 from service.bundle.repository import Bundle, Repository
 from service.engine.engine import Engine, EngineSettings
@@ -106,7 +107,7 @@ def score_examples(config: Config, bundle: Bundle, examples: list[Example]) -> t
     try:
         sources = [bundle.source_tokenizer.encode(example.source) for example in examples]
         requests = [
-            SentenceRequest(tuple(source.ids), bundle.manifest.limits.max_target_tokens, attention=True)
+            SentenceRequest(tuple(source.ids), bundle.manifest.limits.max_target_tokens, attention="alignment")
             for source in sources
         ]
         results = engine.translate(requests)
@@ -128,5 +129,5 @@ def score_examples(config: Config, bundle: Bundle, examples: list[Example]) -> t
 def _greatest(bundle: Bundle, hypothesis: Hypothesis) -> list[int]:
     """For each target token but `</s>`, the source token of greatest weight in the alignment map."""
     alignment = bundle.manifest.alignment
-    weights = hypothesis.attention[alignment.map][:-1, alignment.head]
+    weights = aligned(hypothesis.attention[alignment.map], alignment)[:-1]
     return [int(place) for place in np.argmax(weights, axis=-1)]

@@ -116,7 +116,7 @@ def write_bundle(
 ) -> Path:
     """Export ``model`` into ``directory``, whose last two parts are the config's name and version."""
     model.eval()
-    partial = directory.with_name(f".{directory.name}.partial")
+    partial, replaced = (directory.with_name(f".{directory.name}.{kind}") for kind in ("partial", "replaced"))
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
@@ -150,17 +150,19 @@ def write_bundle(
             graphs=tuple(graphs),
             state=tuple(StateTensor(name=f"state_{name}", form="rows") for name in State._fields),
             attention_maps=model.attention_maps,
-            alignment=AlignmentEntry(map="cross", head=0, shift=0, chosen_by="the model's only attention map"),
+            alignment=AlignmentEntry(map="cross", heads=(0,), shift=0, chosen_by="the model's only attention map"),
             golden_sentences=_translate_golden(model, config, partial, entries),
             provenance=provenance,
         )
         _write_manifest(manifest, partial)
         for path in partial.iterdir():
             path.chmod(0o644)  # safetensors writes for the owner alone; a container serves as another user
-        shutil.rmtree(directory, ignore_errors=True)
+        if directory.exists():  # a kill between these two lines leaves the old bundle beside, under another name
+            directory.rename(replaced)
         partial.rename(directory)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
     return directory
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from service.bundle.manifest import GraphEntry
 from service.bundle.tokenizer import BOS_ID, EOS_ID
 from service.engine.runtime import onnxruntime
+from service.engine.search import NEVER_CHOSEN
 from training.errors import ParityError
 from training.models.recurrent import Attention, Memory, RecurrentModel, State
 
@@ -131,5 +132,7 @@ def greedy(model: RecurrentModel, source_ids: list[int], max_target_tokens: int)
             last = torch.tensor([[target[-1] if target else BOS_ID]])
             step = model.decode_step(last, torch.tensor([len(target)]), lengths, memory, state)
             state = step.state
-            target.append(int(step.logits.argmax()))
+            logits = step.logits[0]
+            logits[NEVER_CHOSEN] = -torch.inf
+            target.append(int(logits.argmax()))
     return target

@@ -49,10 +49,8 @@ def _distinct(corpus: Path, column: int, kind: str) -> list[str]:
     for text in _column(corpus, column):
         found.update(text if kind == "char" else text.split(" "))
     if kind == "char":
-        # Space comes second: SentencePiece drops it at either end of a sentence. No sentence may be very long either.
-        characters = sorted(found - {" "})
-        with_space = [characters[0], " ", *characters[1:]] if " " in found else characters
-        return ["".join(with_space[i : i + 1000]) for i in range(0, len(with_space), 1000)]
+        characters = sorted(found)  # and no sentence of them very long
+        return ["".join(characters[i : i + 1000]) for i in range(0, len(characters), 1000)]
     return sorted(found)
 
 

@@ -25,7 +25,7 @@ from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
 from torch.utils.tensorboard import SummaryWriter
 
-from service.bundle.tokenizer import PAD_ID, Tokenizer
+from service.bundle.tokenizer import PAD_ID
 from training.batches import Batch, make_batch, plan_epoch
 from training.checkpoint import Checkpoint
 from training.config import Config, TrainingConfig
@@ -38,8 +38,8 @@ from training.models.recurrent import RecurrentModel
 class Validation:
     """``loss`` in nats per target token; ``exact_match`` the share of targets that greedy search would give whole.
 
-    Greedy search gives a target exactly when each of its tokens is the likeliest after those before it, so one
-    teacher-forced pass tells.
+    Greedy search gives a target when each of its tokens is the likeliest after those before it, so one teacher-forced
+    pass tells.
     """
 
     loss: float
@@ -59,7 +59,7 @@ def learning_rate(config: TrainingConfig, update: int) -> float:
 
 def build_model(config: Config, corpus: Corpus) -> RecurrentModel:
     """The model of a config, untrained."""
-    source, target = (Tokenizer.load(corpus.tokenizer_path(side)).vocabulary_size for side in SIDES)
+    source, target = (corpus.tokenizer(side).vocabulary_size for side in SIDES)
     return RecurrentModel(config.model, source, target)
 
 
@@ -73,11 +73,14 @@ class Trainer:
         if config.training.threads:
             torch.set_num_threads(config.training.threads)
         self._config = config
+        self._data_sha256 = corpus.hashes
         self._settings = config.training
         self._console = console
         self._training, self._validation = corpus.arrays("training"), corpus.arrays("validation")
         self.model = build_model(config, corpus)
-        self._optimizer = torch.optim.Adam(self.model.parameters(), betas=(0.9, 0.98), eps=1e-9)
+        self._optimizer = torch.optim.Adam(
+            self.model.parameters(), betas=self._settings.adam_betas, eps=self._settings.adam_epsilon
+        )
         self._update, self._epoch, self._batch = 0, 0, 0
         self._best = Validation(loss=math.inf, exact_match=-1.0)
         self._stop = threading.Event()
@@ -122,15 +125,19 @@ class Trainer:
         logits = self.model(batch.source_ids, batch.source_lengths, batch.target_inputs).logits
         loss = _loss(logits, batch.target_ids, self._settings.label_smoothing) / batch.target_tokens
         if not torch.isfinite(loss):
-            raise TrainingError(
-                f"the loss is {loss.item()} at update {self._update + 1}: lower the learning rate; "
-                f"{self._directory / 'last.pt'} is the last good state"
-            )
+            raise self._diverged(f"the loss is {loss.item()}")
         loss.backward()  # type: ignore[no-untyped-call]
         norm = clip_grad_norm_(self.model.parameters(), self._settings.gradient_norm)
+        if not torch.isfinite(norm):  # clipping has already made NaN of every gradient: take no step
+            raise self._diverged(f"the gradient's norm is {norm.item()}")
         self._optimizer.step()
         self._update += 1
         return loss.item(), norm.item()
+
+    def _diverged(self, what: str) -> TrainingError:
+        last = self._directory / "last.pt"
+        rest = f"; {last} is the last good state" if last.is_file() else ""
+        return TrainingError(f"{what} at update {self._update + 1}: lower the learning rate{rest}")
 
     def _after_update(self, board: SummaryWriter, batch: Batch, loss: float, norm: float, seconds: float) -> None:
         settings = self._settings
@@ -152,6 +159,7 @@ class Trainer:
     def _save(self, name: str) -> None:
         Checkpoint(
             model_config=self._config.model.model_dump(),
+            data_sha256=self._data_sha256,
             model=self.model.state_dict(),
             optimizer=self._optimizer.state_dict(),
             random_state=torch.get_rng_state(),
@@ -163,7 +171,7 @@ class Trainer:
         ).save(self._directory / name)
 
     def _restore(self) -> None:
-        state = Checkpoint.load(self._directory / "last.pt", self._config.model.model_dump())
+        state = Checkpoint.load(self._directory / "last.pt", self._config.model.model_dump(), self._data_sha256)
         self.model.load_state_dict(state.model)
         self._optimizer.load_state_dict(state.optimizer)
         torch.set_rng_state(state.random_state)
@@ -173,7 +181,7 @@ class Trainer:
 
     def _log(self, line: str) -> None:
         stamped = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}"
-        self._console.print(stamped, highlight=False)
+        self._console.print(stamped, highlight=False, markup=False, emoji=False)
         with (self._directory / "log.txt").open("a", encoding="utf-8") as file:
             file.write(stamped + "\n")
 
@@ -237,7 +245,7 @@ def _loss(logits: Tensor, target_ids: Tensor, label_smoothing: float) -> Tensor:
 def load_best(config: Config, corpus: Corpus) -> tuple[RecurrentModel, Path]:
     """The model of ``best.pt``, for evaluation and export, and where it came from."""
     path = config.run_directory / "best.pt"
-    state = Checkpoint.load(path, config.model.model_dump())
+    state = Checkpoint.load(path, config.model.model_dump(), corpus.hashes)
     model = build_model(config, corpus)
     model.load_state_dict(state.model)
     return model.eval(), path

@@ -12,6 +12,7 @@ import numpy as np
 
 from service.attention.types import Floats
 from service.attention.words import Word
+from service.bundle.manifest import AlignmentEntry
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,14 @@ class Link:
     weight: float
 
 
-def shifted(weights: Floats, shift: int) -> Floats:
-    """Weights read when a token is input (shift 1) moved to the step that output it; the last row stands twice."""
-    if shift == 0:
-        return weights
-    return np.concatenate([weights[1:], weights[-1:]])
+def aligned(weights: Floats, alignment: AlignmentEntry) -> Floats:
+    """The alignment of a hypothesis: (target_length, heads, source_length) -> (target_length, source_length).
+
+    The mean of the alignment's heads. Weights read when a token is input (shift 1) are moved to the step that output
+    it; the last row then stands twice.
+    """
+    chosen: Floats = weights[:, list(alignment.heads)].mean(axis=1, dtype=np.float32)
+    return chosen if alignment.shift == 0 else np.concatenate([chosen[1:], chosen[-1:]])
 
 
 def word_matrix(weights: Floats, target_words: Sequence[Word], source_words: Sequence[Word]) -> Floats:

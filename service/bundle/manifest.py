@@ -124,13 +124,18 @@ class AttentionMapEntry(_Part):
     score_function: str
     rows_sum_to_one: bool
     includes_end_of_sentence: bool
+    emitted_by: Role = "decode_step"
+    tokens_per_unit: Count = 1  # rows and columns stand for blocks of so many tokens
 
 
 class AlignmentEntry(_Part):
-    """Which weights are the alignment. ``shift`` 0: the weights read when the token is output; 1: when it is input."""
+    """Which weights are the alignment: the mean of these heads of one map.
+
+    ``shift`` 0: the weights read when the token is output; 1: when it is input.
+    """
 
     map: ModelName
-    head: Annotated[int, Field(ge=0)]
+    heads: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
     shift: Literal[0, 1]
     chosen_by: str
 
@@ -184,8 +189,12 @@ class Manifest(_Part):
         if len(maps) != len(self.attention_maps):
             raise ValueError("attention_maps: two maps have one name")
         chosen = maps.get(self.alignment.map)
-        if chosen is None or self.alignment.head >= chosen.heads:
-            raise ValueError(f"alignment names {self.alignment.map!r} head {self.alignment.head}, which is no map here")
+        if chosen is None or max(self.alignment.heads) >= chosen.heads:
+            heads = ", ".join(map(str, self.alignment.heads))
+            raise ValueError(f"alignment names {self.alignment.map!r} heads {heads}, which is no map here")
+        emitted = {tensor.name for graph in self.graphs if graph.role == chosen.emitted_by for tensor in graph.outputs}
+        if chosen.tensor not in emitted:
+            raise ValueError(f"no {chosen.emitted_by} graph emits {chosen.tensor}, which the alignment comes from")
         return self
 
     def _check_files(self) -> None:
@@ -199,12 +208,17 @@ class Manifest(_Part):
         wanted = {"encode", "decode_step"} if self.capabilities.generation == "autoregressive" else {"one_shot"}
         if missing := sorted(wanted - roles):
             raise ValueError(f"graphs has none of the role {', '.join(missing)}")
-        tensors = {entry.tensor: entry.name for entry in self.attention_maps}
         for graph in self.graphs:
             outputs = {tensor.name for tensor in graph.outputs}
-            if graph.attention == "full" and (absent := sorted(tensors.keys() - outputs)):
+            tensors = {entry.tensor for entry in self.attention_maps if entry.emitted_by == graph.role}
+            if graph.attention == "full" and (absent := sorted(tensors - outputs)):
                 raise ValueError(f"{graph.file} should emit every attention map and lacks {', '.join(absent)}")
-            if graph.role == "decode_step" and (absent := sorted({state.next_name for state in self.state} - outputs)):
+            states = {
+                "decode_step": {state.next_name for state in self.state},
+                "encode": {state.name for state in self.state},
+                "one_shot": set[str](),
+            }[graph.role]
+            if absent := sorted(states - outputs):
                 raise ValueError(f"{graph.file} lacks the state {', '.join(absent)}")
 
     def attention_map(self, name: str) -> AttentionMapEntry:
@@ -222,11 +236,11 @@ class Manifest(_Part):
         """Raises BundleError, naming the first wrong field, for anything but a manifest of a format we read."""
         try:
             version = _format_version(content)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BundleError(f"{where} is not a JSON object: export the bundle again") from error
-        if version != FORMAT_VERSION:
+        if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
             raise BundleError(
-                f"{where} has format version {version!r}; this Heed reads {FORMAT_VERSION}: "
+                f"{where} has format version {version!r}; this Heed reads 1 to {FORMAT_VERSION}: "
                 "update Heed, or export the bundle again"
             )
         try:
@@ -234,7 +248,9 @@ class Manifest(_Part):
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"]) or "the manifest"
-            raise BundleError(f"{where}: {place}: {first['msg']}: export the bundle again") from error
+            unknown = first["type"] == "extra_forbidden"
+            advice = "update Heed, or export the bundle again" if unknown else "export the bundle again"
+            raise BundleError(f"{where}: {place}: {first['msg']}: {advice}") from error
 
 
 def _format_version(content: bytes) -> object:

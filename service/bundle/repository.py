@@ -83,12 +83,14 @@ class Repository:
 
 def load_bundle(directory: Path) -> Bundle:
     """Check the bundle in ``directory``, whose last two parts are the model's name and version."""
+    directory = directory.resolve()
     manifest = _read_manifest(directory)
     found = (manifest.name, str(manifest.version))
     expected = (directory.parent.name, directory.name)
     if found != expected:
         raise BundleError(
-            f"{directory / MANIFEST_FILE} is of {'/'.join(found)} and lies in {'/'.join(expected)}: move the folder"
+            f"{_place(directory, MANIFEST_FILE)} is of {'/'.join(found)} and lies in {'/'.join(expected)}: "
+            "move the folder"
         )
     for name, entry in manifest.files.items():
         _check_file(directory, name, entry.sha256, entry.size_bytes)
@@ -100,35 +102,42 @@ def load_bundle(directory: Path) -> Bundle:
     return Bundle(directory, manifest, source, target)
 
 
+def _place(directory: Path, name: str) -> str:
+    """A file as clients may see it: without the server's own folders."""
+    return f"{directory.parent.name}/{directory.name}/{name}"
+
+
 def _read_manifest(directory: Path) -> Manifest:
     path, hash_path = directory / MANIFEST_FILE, directory / MANIFEST_HASH_FILE
     try:
         content = path.read_bytes()
         expected = hash_path.read_text(encoding="ascii").split()[:1]
     except (OSError, UnicodeDecodeError) as error:
-        raise BundleError(f"cannot read {path} and {hash_path.name}: copy the bundle again, whole") from error
+        place = _place(directory, MANIFEST_FILE)
+        raise BundleError(f"cannot read {place} and {hash_path.name}: copy the bundle again, whole") from error
     found = hashlib.sha256(content).hexdigest()
     if [found] != expected:
         raise BundleError(
-            f"{path} has sha256 {found[:12]}…, {MANIFEST_HASH_FILE} says {(expected or ['nothing'])[0][:12]}…: "
+            f"{_place(directory, MANIFEST_FILE)} has sha256 {found[:12]}…, "
+            f"{MANIFEST_HASH_FILE} says {(expected or ['nothing'])[0][:12]}…: "
             "the bundle was changed after its export; copy or export it again"
         )
-    return Manifest.from_bytes(content, str(path))
+    return Manifest.from_bytes(content, _place(directory, MANIFEST_FILE))
 
 
 def _check_file(directory: Path, name: str, sha256: str, size_bytes: int) -> None:
-    path = directory / name
+    path, place = directory / name, _place(directory, name)
     if not path.resolve().is_relative_to(directory.resolve()):
-        raise BundleError(f"{path} leads out of the bundle: a bundle holds its own files")
+        raise BundleError(f"{place} leads out of the bundle: a bundle holds its own files")
     try:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         size = path.stat().st_size
     except OSError as error:
-        raise BundleError(f"{path} is in the manifest and cannot be read: copy the bundle again, whole") from error
+        raise BundleError(f"{place} is in the manifest and cannot be read: copy the bundle again, whole") from error
     if (found, size) != (sha256, size_bytes):
         raise BundleError(
-            f"{path} has sha256 {found[:12]}… and {size} bytes, the manifest says {sha256[:12]}… and {size_bytes}: "
+            f"{place} has sha256 {found[:12]}… and {size} bytes, the manifest says {sha256[:12]}… and {size_bytes}: "
             "the file was changed after the export; copy or export the bundle again"
         )
 
@@ -137,8 +146,8 @@ def _load_tokenizer(directory: Path, file_name: str, vocabulary_size: int) -> To
     tokenizer = Tokenizer.load(directory / file_name)
     if tokenizer.vocabulary_size != vocabulary_size:
         raise BundleError(
-            f"{directory / file_name} has {tokenizer.vocabulary_size} pieces, the manifest says {vocabulary_size}: "
-            "export the bundle again"
+            f"{_place(directory, file_name)} has {tokenizer.vocabulary_size} pieces, "
+            f"the manifest says {vocabulary_size}: export the bundle again"
         )
     return tokenizer
 
@@ -148,6 +157,6 @@ def _check_vocabulary(manifest: Manifest, target_pieces: int, directory: Path) -
         for tensor in graph.outputs:
             if tensor.name == "logits" and tensor.axes[-1] != target_pieces:
                 raise BundleError(
-                    f"{directory / graph.file} gives logits for {tensor.axes[-1]} tokens, the target tokenizer has "
-                    f"{target_pieces} pieces: export the bundle again"
+                    f"{_place(directory, graph.file)} gives logits for {tensor.axes[-1]} tokens, "
+                    f"the target tokenizer has {target_pieces} pieces: export the bundle again"
                 )

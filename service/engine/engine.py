@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from service.bundle.manifest import AttentionVariant
 from service.bundle.tokenizer import EOS_ID, PAD_ID
 from service.engine.cores import available_cores
 from service.engine.errors import DeadlineError, EngineError, RuntimeFailureError, StoppedError
@@ -79,6 +80,11 @@ class Engine:
     def execution_provider(self) -> str:
         return self._model.execution_provider
 
+    @property
+    def attention_maps(self) -> frozenset[str]:
+        """The names of the maps that can be asked for."""
+        return self._model.attention_maps
+
     def submit(self, requests: Sequence[SentenceRequest]) -> list[Future[SentenceResult]]:
         """Queue sentences, all or none; each future gives a SentenceResult or an EngineError, and may be cancelled.
 
@@ -113,18 +119,21 @@ class Engine:
     # --- a worker -----------------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        batch = RunningBatch(self._rows)
+        batch = self._new_batch()
         while True:
             joiners, ended = self._scheduler.take(batch.sentences, batch.free_rows)
             for sentence in ended:
                 self._drop(sentence)
             if self._scheduler.stopping:
-                self._abandon(batch, joiners)
+                self._abandon([*batch.sentences, *joiners])
                 return
             self._join(batch, joiners)
             self._drop_ended(batch)
             if len(batch):
-                self._step(batch)
+                batch = self._step(batch)
+
+    def _new_batch(self) -> RunningBatch:
+        return RunningBatch(self._rows, self._model.memory_axes)
 
     def _join(self, batch: RunningBatch, joiners: list[Sentence]) -> None:
         """Encode newcomers, those of like length together, and add them to the batch."""
@@ -136,34 +145,32 @@ class Engine:
                 lengths = np.array([len(sentence.request.source_ids) for sentence in group], dtype=np.int32)
                 for row, sentence in zip(source_ids, group, strict=True):
                     row[: len(sentence.request.source_ids)] = sentence.request.source_ids
-                encoded = self._model.encode(source_ids, lengths)
-            except EngineError as error:
+                batch.join(group, self._model.encode(source_ids, lengths))
+            except Exception as error:  # whatever it is, the worker lives on and the sentences get an answer
                 self._retry_alone(group, error)
                 continue
-            batch.join(group, encoded)
             now = self._clock()
             for sentence in group:
                 sentence.started, sentence.encoded = started, now
             self._observer.encoded(len(group), int(lengths.sum()), source_ids.size, now - started)
 
-    def _step(self, batch: RunningBatch) -> None:
-        """One token for every row; rows that have ended leave."""
+    def _step(self, batch: RunningBatch) -> RunningBatch:
+        """One token for every row; rows that have ended leave. Returns the batch to go on with."""
         started = self._clock()
-        with_attention = any(sentence.request.attention for sentence in batch.sentences)
+        wishes = {sentence.request.attention for sentence in batch.sentences}
+        wish: AttentionVariant = "full" if "full" in wishes else "alignment" if "alignment" in wishes else "none"
         try:
-            output = self._model.decode_step(batch.feeds(), with_attention)
-        except EngineError as error:
-            failed = list(batch.sentences)
-            for row in reversed(range(len(batch))):
-                batch.leave(row)
-            self._retry_alone(failed, error)
-            return
-        tokens, log_probabilities = choose_greedily(output.logits)
-        batch.advance(tokens, output)
+            output = self._model.decode_step(batch.feeds(), wish)
+            tokens, log_probabilities = choose_greedily(output.logits)
+            batch.advance(tokens, output)
+        except Exception as error:  # as above
+            self._retry_alone(list(batch.sentences), error)
+            return self._new_batch()
         self._observer.stepped(len(batch), self._clock() - started)
         chosen = list(enumerate(zip(tokens.tolist(), log_probabilities.tolist(), strict=True)))
         for row, (token, log_probability) in reversed(chosen):
             self._record(batch, row, token, log_probability, output)
+        return batch
 
     def _record(self, batch: RunningBatch, row: int, token: int, log_probability: float, output: StepOutput) -> None:
         sentence = batch.sentences[row]
@@ -174,7 +181,7 @@ class Engine:
             return
         sentence.target_ids.append(token)
         sentence.log_probabilities.append(log_probability)
-        if sentence.request.attention:
+        if sentence.request.attention != "none":
             sentence.attention.append((output.attention, row))
         if token == EOS_ID or len(sentence.target_ids) >= sentence.request.max_target_tokens:
             batch.leave(row)
@@ -191,21 +198,24 @@ class Engine:
                 self._scheduler.release(sentence)
                 self._drop(sentence)
 
-    def _retry_alone(self, sentences: list[Sentence], error: EngineError) -> None:
+    def _retry_alone(self, sentences: list[Sentence], error: Exception) -> None:
         """One bad sentence must not fail its neighbours: each is run again by itself; one that was alone has failed."""
+        known = isinstance(error, EngineError)
         if len(sentences) == 1 and sentences[0].alone:
-            _log.error("onnxruntime failed on a sentence alone: %s", error)
+            _log.error("failed on a sentence alone: %s", error, exc_info=None if known else error)
             self._scheduler.release(sentences[0])
-            self._fail(sentences[0], error, "failed")
+            failure = error if isinstance(error, EngineError) else RuntimeFailureError(repr(error))
+            self._fail(sentences[0], failure, "failed")
             return
-        _log.warning("onnxruntime failed on a batch of %d; running each alone: %s", len(sentences), error)
+        _log.warning("failed on a batch of %d; running each alone: %s", len(sentences), error)
         for sentence in sentences:
             sentence.alone = True
             sentence.restart()
-        self._scheduler.requeue(sentences)
+        if not self._scheduler.requeue(sentences):
+            self._abandon(sentences)
 
-    def _abandon(self, batch: RunningBatch, joiners: list[Sentence]) -> None:
-        for sentence in (*batch.sentences, *joiners):
+    def _abandon(self, sentences: list[Sentence]) -> None:
+        for sentence in sentences:
             self._scheduler.release(sentence)
             self._fail(sentence, StoppedError("the engine has stopped"), "stopped")
 

@@ -13,7 +13,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from service.bundle.manifest import GraphEntry
+from service.bundle.errors import BundleError
+from service.bundle.manifest import AttentionVariant, GraphEntry
 from service.bundle.repository import Bundle
 from service.engine.errors import ProviderError, RuntimeFailureError
 from service.engine.runtime import onnxruntime
@@ -21,6 +22,7 @@ from service.engine.sentence import Floats
 
 Provider = Literal["auto", "cpu", "cuda"]
 Array = npt.NDArray[Any]
+_MEMORY = "memory_"
 _PROVIDER_NAMES = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -68,38 +70,68 @@ class OnnxModel:
         """Raises ProviderError when ``provider`` cannot be had, RuntimeFailureError when a graph does not load."""
         manifest = bundle.manifest
         self._providers = _choose_providers(provider)
-        sessions = {
-            entry.file: _open_session(bundle.path(entry.file), self._providers, threads)
-            for entry in manifest.graphs
-            if entry.role in ("encode", "decode_step")
-        }
+        usable = [entry for entry in manifest.graphs if _runs_on(entry, self._providers[0])]
+        encoder = next((entry for entry in usable if entry.role == "encode"), None)
+        steps = _cover(usable)
+        if encoder is None or not steps:
+            raise BundleError(f"{bundle.label} has no fp32 graphs for {self._providers[0]}: export them")
+        files = {encoder.file, *(entry.file for entry in steps.values())}
+        sessions = {file: _open_session(bundle.path(file), self._providers, threads) for file in sorted(files)}
         #: What onnxruntime really runs on, which may differ from what was asked: it falls back without a word.
         self.execution_provider: str = next(iter(sessions.values())).get_providers()[0]
-        graphs = {entry.file: _Graph(entry, sessions[entry.file]) for entry in manifest.graphs}
-        self._encode = graphs[bundle.graphs("encode")[0].file]
-        steps = {entry.attention: graphs[entry.file] for entry in bundle.graphs("decode_step")}
-        self._step_with_attention = steps.get("full") or steps.get("alignment") or next(iter(steps.values()))
-        self._step_plain = steps.get("none", self._step_with_attention)
+        self._encode = _Graph(encoder, sessions[encoder.file])
+        self._steps = {variant: _Graph(entry, sessions[entry.file]) for variant, entry in steps.items()}
+        #: The source axis of each memory tensor, None for one that has no place for each source token.
+        self.memory_axes = {
+            spec.name: spec.axes.index("source") if "source" in spec.axes else None
+            for spec in encoder.outputs
+            if spec.name.startswith(_MEMORY)
+        }
         self._maps = {entry.tensor: entry.name for entry in manifest.attention_maps}
+        #: The maps that a step can emit, by name.
+        self.attention_maps = frozenset(
+            self._maps[spec.name] for entry in steps.values() for spec in entry.outputs if spec.name in self._maps
+        )
         self._next_state = {state.next_name: state.name for state in manifest.state}
         self.state_names = tuple(state.name for state in manifest.state)
 
     def encode(self, source_ids: npt.NDArray[np.int64], source_lengths: npt.NDArray[np.int32]) -> EncodeOutput:
         """source_ids (batch, source_length) padded, source_lengths (batch,)."""
         outputs = self._encode.run({"source_ids": source_ids, "source_lengths": source_lengths})
-        state = {name: outputs.pop(name) for name in self.state_names}
-        return EncodeOutput(memory=outputs, state=state)
+        return EncodeOutput(
+            memory={name: outputs[name] for name in self.memory_axes},
+            state={name: outputs[name] for name in self.state_names},
+        )
 
-    def decode_step(self, feeds: dict[str, Array], with_attention: bool) -> StepOutput:
-        """One step; ``feeds`` are token_ids (batch, hypotheses), positions, source_lengths, memory_* and state_*."""
-        outputs = (self._step_with_attention if with_attention else self._step_plain).run(feeds)
+    def decode_step(self, feeds: dict[str, Array], attention: AttentionVariant) -> StepOutput:
+        """One step; ``feeds`` are token_ids (batch, hypotheses), positions, source_lengths, memory_* and state_*.
+
+        Runs the graph that emits the least that ``attention`` needs.
+        """
+        outputs = self._steps[attention].run(feeds)
         return StepOutput(
             logits=outputs["logits"],
-            attention={
-                name: outputs[tensor] for tensor, name in self._maps.items() if with_attention and tensor in outputs
-            },
+            attention={name: outputs[tensor] for tensor, name in self._maps.items() if tensor in outputs},
             state={name: outputs[next_name] for next_name, name in self._next_state.items()},
         )
+
+
+def _runs_on(entry: GraphEntry, provider: str) -> bool:
+    """Other precisions wait for an engine that chooses among them; one that is not asked for is never run."""
+    return entry.precision == "fp32" and (entry.provider == "any" or _PROVIDER_NAMES[entry.provider] == provider)
+
+
+def _cover(graphs: list[GraphEntry]) -> dict[AttentionVariant, GraphEntry]:
+    """For each wish the decode_step graph that emits the least that serves it; a graph that emits more serves too."""
+    steps = {entry.attention: entry for entry in graphs if entry.role == "decode_step"}
+    order: tuple[AttentionVariant, ...] = ("none", "alignment", "full")
+    found: dict[AttentionVariant, GraphEntry] = {}
+    for place, wish in enumerate(order):
+        enough = [steps[variant] for variant in order[place:] if variant in steps]
+        less = [steps[variant] for variant in reversed(order[:place]) if variant in steps]
+        if enough or less:
+            found[wish] = (enough or less)[0]
+    return found
 
 
 def _choose_providers(provider: Provider) -> list[str]:

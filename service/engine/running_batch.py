@@ -10,7 +10,7 @@ Knows arrays and rows; nothing of queues, deadlines or search.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,9 @@ _WIDTH_STEP = 8  # source tokens; small, because width that nobody needs is comp
 class RunningBatch:
     """Up to ``max_rows`` sentences, one hypothesis each."""
 
-    def __init__(self, max_rows: int) -> None:
+    def __init__(self, max_rows: int, source_axes: Mapping[str, int | None]) -> None:
+        """``source_axes``: which axis of each memory tensor is the source, None for none."""
+        self._source_axes = source_axes
         self.sentences: list[Sentence] = []
         self._max_rows = max_rows
         self._width = 0
@@ -53,8 +55,9 @@ class RunningBatch:
         self._reserve(encoded, max(lengths))
         begin, end = len(self), len(self) + len(sentences)
         for name, rows in encoded.memory.items():
-            self._memory[name][begin:end, : rows.shape[1]] = rows
-            self._memory[name][begin:end, rows.shape[1] :] = 0  # a row before may have left a NaN, and 0 x NaN is NaN
+            buffer = self._memory[name][begin:end]
+            buffer[...] = 0  # a row before may have left a NaN, and 0 x NaN is NaN
+            buffer[self._up_to_width_of(name, rows)] = rows
         for name, rows in encoded.state.items():
             self._state[name][begin:end] = rows
         self._tokens[begin:end] = BOS_ID
@@ -74,11 +77,21 @@ class RunningBatch:
         if wanted == self._width:
             return
         for name, rows in encoded.memory.items():
-            buffer = np.zeros((self._max_rows, wanted, *rows.shape[2:]), rows.dtype)
+            shape, axis = list(rows.shape), self._source_axes[name]
+            shape[0] = self._max_rows
+            if axis is not None:
+                shape[axis] = wanted
+            buffer = np.zeros(shape, rows.dtype)
             if self.sentences:
-                buffer[: len(self), : self._width] = self._memory[name][: len(self)]
+                held = self._memory[name][: len(self)]
+                buffer[: len(self)][self._up_to_width_of(name, held)] = held
             self._memory[name] = buffer
         self._width = wanted
+
+    def _up_to_width_of(self, name: str, rows: Array) -> tuple[slice, ...]:
+        """The part of a buffer that ``rows``, perhaps narrower on the source axis, fill."""
+        axis = self._source_axes[name]
+        return () if axis is None else (*[slice(None)] * axis, slice(rows.shape[axis]))
 
     def leave(self, row: int) -> None:
         """Remove one row; the last row takes its number."""

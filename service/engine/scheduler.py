@@ -74,15 +74,19 @@ class Scheduler:
             if sentence.request.deadline is not None:
                 self._earliest_deadline = min(self._earliest_deadline, sentence.request.deadline)
 
-    def requeue(self, sentences: Iterable[Sentence]) -> None:
-        """Give running sentences back to the head of the queue; they stay held."""
+    def requeue(self, sentences: Iterable[Sentence]) -> bool:
+        """Give running sentences back to the head of the queue; they stay held. False when the engine is stopping:
+        then they are as they were, and the caller's to end."""
         returned = list(sentences)
         with self._changed:
+            if self._stopping:
+                return False
             self._running -= len(returned)
             self._waiting.extendleft(reversed(returned))
             self._note_deadlines(returned)
             self._any_cancelled = True  # one of them may have been cancelled while it ran
             self._changed.notify_all()
+            return True
 
     def take(self, running: list[Sentence], free_rows: int) -> tuple[list[Sentence], list[Sentence]]:
         """The sentences that join the worker's ``running`` ones now, and those that ended while they waited.

@@ -5,13 +5,23 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from service.bundle.tokenizer import BOS_ID, PAD_ID, UNK_ID
 from service.engine.sentence import Floats
+
+#: Tokens that no translation holds, however likely the model finds them.
+NEVER_CHOSEN = [PAD_ID, BOS_ID, UNK_ID]
 
 
 def choose_greedily(logits: Floats) -> tuple[npt.NDArray[np.int64], Floats]:
     """The likeliest token of each row and its log-probability: (rows, vocabulary) -> (rows,) int64, (rows,) float32.
 
-    The log-softmax is taken at the chosen token only: log p = -log sum exp(logit - greatest logit).
+    The log-softmax is over the whole vocabulary, so that it equals that of forced decoding; it is taken at the chosen
+    token only. Padding, `<s>` and `<unk>` are never chosen.
     """
+    kept = logits[:, NEVER_CHOSEN]
+    logits[:, NEVER_CHOSEN] = -np.inf
+    tokens = logits.argmax(axis=-1)
+    logits[:, NEVER_CHOSEN] = kept
     greatest = logits.max(axis=-1, keepdims=True)
-    return logits.argmax(axis=-1), -np.log(np.exp(logits - greatest).sum(axis=-1))
+    totals = np.log(np.exp(logits - greatest).sum(axis=-1))
+    return tokens, logits[np.arange(len(tokens)), tokens] - greatest[:, 0] - totals

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from service.bundle.manifest import AttentionVariant
+
 Floats = npt.NDArray[np.float32]
 
 
@@ -24,12 +26,12 @@ class SentenceRequest:
     """One sentence to translate.
 
     ``source_ids`` end in `</s>`; ``max_target_tokens`` counts the closing `</s>`; ``deadline`` is a time of
-    ``time.monotonic``, None for never.
+    ``time.monotonic``, None for never; ``attention``: nothing, the alignment map, or every map.
     """
 
     source_ids: tuple[int, ...]
     max_target_tokens: int
-    attention: bool = False
+    attention: AttentionVariant = "none"
     deadline: float | None = None
 
 

@@ -76,13 +76,13 @@ def _to_attention_request(message: attention_pb2.AttentionOptions) -> AttentionR
         raise InvalidFieldError("attention.view", f"{message.view}; choose ALIGNMENT, WORD, TOKEN or FULL")
     if message.head_reduction not in attention_pb2.HeadReduction.values():
         raise InvalidFieldError("attention.head_reduction", f"{message.head_reduction}; choose MEAN or leave it out")
-    to_data_type(message)
     return AttentionRequest(
         view=view,
         maps=tuple(message.maps),
         layers=tuple(message.layers),
         heads=tuple(message.heads),
         mean_of_heads=message.head_reduction == attention_pb2.HEAD_REDUCTION_MEAN,
+        bytes_per_weight=np.dtype(_DATA_TYPES[to_data_type(message)]).itemsize,
     )
 
 
@@ -167,7 +167,7 @@ def _from_attention(view: AttentionView, data_type: attention_pb2.MatrixDataType
 
 def _from_alignment(alignment: AlignmentEntry) -> attention_pb2.AlignmentSource:
     return attention_pb2.AlignmentSource(
-        map=alignment.map, head=alignment.head, shift=alignment.shift, chosen_by=alignment.chosen_by
+        map=alignment.map, heads=alignment.heads, shift=alignment.shift, chosen_by=alignment.chosen_by
     )
 
 

@@ -17,6 +17,7 @@ _KINDS = {
     (True, False): "client_stream",
     (True, True): "bidi_stream",
 }
+_CLOCKS_DIFFER_SECONDS = 0.02
 _MAKERS: dict[tuple[bool, bool], Callable[..., grpc.RpcMethodHandler[Any, Any]]] = {
     (False, False): grpc.unary_unary_rpc_method_handler,
     (False, True): grpc.unary_stream_rpc_method_handler,
@@ -84,6 +85,15 @@ class MetricsInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] 
         return counted
 
 
+def cancellation(context: Any) -> str:
+    """Why gRPC cancelled a handler, which it does not tell: CANCELLED, or DEADLINE_EXCEEDED, known by the time left.
+
+    The client counts from when it sent, so its word of a passed deadline may come just before our own clock's.
+    """
+    remaining = context.time_remaining()
+    return "DEADLINE_EXCEEDED" if remaining is not None and remaining <= _CLOCKS_DIFFER_SECONDS else "CANCELLED"
+
+
 class _Call:
     """The counters of one call."""
 
@@ -113,10 +123,8 @@ class _Call:
         self._metrics.rpc_seconds.labels(*self._labels).observe(time.perf_counter() - self._begun)
 
     def _code(self, context: Any) -> str:
-        """gRPC cancels a handler for two reasons, and tells neither: the deadline is known by its time."""
         if isinstance(self._error, (asyncio.CancelledError, GeneratorExit)):
-            remaining = context.time_remaining()
-            return "DEADLINE_EXCEEDED" if remaining is not None and remaining <= 0 else "CANCELLED"
+            return cancellation(context)
         found = context.code()
         number = found.value[0] if isinstance(found, grpc.StatusCode) else int(found or 0)
         if number == 0 and self._error is not None:

@@ -17,14 +17,16 @@ from service.errors import InvalidFieldError
 
 M = TypeVar("M", bound=Message)
 _LENGTH_DELIMITED = 2
+_SEARCHED_BYTES = 16 * 1024
 
 
 def parse(message_type: type[M], data: bytes) -> M:
-    """Raises InvalidFieldError, naming the field where invalid UTF-8 stands."""
+    """Raises InvalidFieldError, in a message of up to 16 KiB naming the field where invalid UTF-8 stands."""
     try:
         return message_type.FromString(data)
     except DecodeError as error:
-        field = _invalid_utf8(message_type.DESCRIPTOR, data)
+        # To look for the field takes Python a second for each megabyte: only where a message is of a usual size.
+        field = _invalid_utf8(message_type.DESCRIPTOR, data) if len(data) <= _SEARCHED_BYTES else None
         if field is not None:
             raise InvalidFieldError(field, "not valid UTF-8", "INVALID_UTF8") from error
         raise InvalidFieldError(

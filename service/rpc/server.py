@@ -40,6 +40,7 @@ _OPTIONS = (
     ("grpc.max_connection_age_grace_ms", _MINUTE_MS),
 )
 _LAG_SECONDS = 0.5
+_LAST_WORDS_SECONDS = 0.25  # for replies that are written and not yet sent
 
 
 class StartError(Exception):
@@ -128,7 +129,9 @@ class Server:
             await asyncio.sleep(self._settings.pause_seconds)
         if self._translator is not None:
             self._translator.drain()
-        await self._grpc.stop(self._settings.grace_seconds if pause else None)
+        # Our own calls get the grace. gRPC's would wait for streams that never end, such as a client's health watch.
+        await self._servicer.wait_until_idle(self._settings.grace_seconds if pause else 0.0)
+        await self._grpc.stop(_LAST_WORDS_SECONDS if pause else None)
         if self._registry is not None:
             finished = await asyncio.to_thread(self._registry.stop, 0.0)
             _log.info("stopped%s", "" if finished else ": the grace was too short, some work was given up")

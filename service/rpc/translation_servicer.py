@@ -25,6 +25,7 @@ from service.errors import (
 from service.metrics import Metrics
 from service.registry import ModelRegistry, RefusedModel
 from service.rpc import converters
+from service.rpc.interceptors import cancellation
 from service.rpc.parsing import parse
 from service.rpc.status import status_code, trailers
 from service.translator import Translator
@@ -41,11 +42,22 @@ class TranslationServicer:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        self._under_way = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._registry: ModelRegistry | None = None
         self._translator: Translator | None = None
 
     def serve(self, registry: ModelRegistry, translator: Translator) -> None:
         self._registry, self._translator = registry, translator
+
+    async def wait_until_idle(self, timeout_seconds: float) -> bool:
+        """True when no call is under way any more, False when the time came first."""
+        try:
+            await asyncio.wait_for(self._idle.wait(), timeout_seconds)
+        except TimeoutError:
+            return False
+        return True
 
     def handler(self) -> grpc.GenericRpcHandler[bytes, bytes]:
         """For ``server.add_generic_rpc_handlers``; no serializers: gRPC hands bytes through."""
@@ -130,6 +142,16 @@ class TranslationServicer:
         """Parse, answer, serialise; every error becomes a status with details, an unforeseen one an id for the log."""
 
         async def behavior(data: bytes, context: Context) -> bytes:
+            self._under_way += 1
+            self._idle.clear()
+            try:
+                return await answer(data, context)
+            finally:
+                self._under_way -= 1
+                if not self._under_way:
+                    self._idle.set()
+
+        async def answer(data: bytes, context: Context) -> bytes:
             try:
                 reply = (await method(parse(request_type, data), context)).SerializeToString()
                 if len(reply) > MAX_SEND_BYTES:
@@ -144,7 +166,7 @@ class TranslationServicer:
                 failure = error
             except asyncio.CancelledError:
                 # Cancelled by the client or by its deadline: the futures are cancelled with us. gRPC wants it raised.
-                self._metrics.failures.labels("CANCELLED").inc()
+                self._metrics.failures.labels(cancellation(context)).inc()
                 raise
             except Exception:
                 failure = InternalError(uuid.uuid4().hex)

@@ -4,8 +4,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.attention.views import Link, links, shifted, word_matrix
+from service.attention.views import Link, aligned, links, word_matrix
 from service.attention.words import Word
+from service.bundle.manifest import AlignmentEntry
 
 
 def _words(sizes: list[int], ends: bool = True) -> list[Word]:
@@ -52,8 +53,13 @@ def test_a_word_that_looks_at_the_end_has_no_link_and_the_end_has_none() -> None
 
 def test_weights_read_at_the_input_belong_to_the_step_before() -> None:
     weights = np.array([[1, 0], [0, 1], [0.5, 0.5]], np.float32)
-    assert shifted(weights, 0) is weights
-    np.testing.assert_array_equal(shifted(weights, 1), [[0, 1], [0.5, 0.5], [0.5, 0.5]])
+    heads = np.stack([weights, np.zeros_like(weights)], axis=1)  # (target_length, heads, source_length)
+    first = AlignmentEntry(map="m", heads=(0,), shift=0, chosen_by="a test")
+    np.testing.assert_array_equal(aligned(heads, first), weights)
+    shifted = first.model_copy(update={"shift": 1})
+    np.testing.assert_array_equal(aligned(heads, shifted), [[0, 1], [0.5, 0.5], [0.5, 0.5]])
+    mean = first.model_copy(update={"heads": (0, 1)})
+    np.testing.assert_array_equal(aligned(heads, mean), weights / 2)
 
 
 def test_no_target_no_rows() -> None:

@@ -30,12 +30,17 @@ def test_it_reads_what_it_writes(letters: Bundle) -> None:
         (lambda values: values["limits"].update(max_source_tokens=0), "limits.max_source_tokens"),
         (lambda values: values["attention_maps"][0].update(kind="sideways"), "attention_maps.0.kind"),
         (lambda values: values["alignment"].update(map="other"), "alignment names 'other'"),
-        (lambda values: values["alignment"].update(head=1), "head 1"),
+        (lambda values: values["alignment"].update(heads=[1]), "heads 1"),
         (lambda values: values["files"].pop("encode.onnx"), "files has no entry for encode.onnx"),
         (lambda values: values["graphs"].pop(0), "none of the role encode"),
-        (lambda values: values["state"].append({"name": "state_x", "form": "rows"}), "lacks the state next_state_x"),
+        (
+            lambda values: values["state"].append({"name": "state_x", "form": "rows"}),
+            "encode.onnx lacks the state state_x",
+        ),
         (lambda values: values["state"][0].update(form="slots"), "state.0.form"),
         (lambda values: values.update(name="../up"), "name"),
+        (lambda values: values["graphs"][0]["outputs"].pop(), "encode.onnx lacks the state state_hidden"),
+        (lambda values: values["graphs"].pop(2), "no decode_step graph emits attention_cross"),
     ],
 )
 def test_what_is_wrong_is_named(letters: Bundle, change: Callable[[dict[str, Any]], Any], place: str) -> None:
@@ -45,7 +50,7 @@ def test_what_is_wrong_is_named(letters: Bundle, change: Callable[[dict[str, Any
     assert place in str(refused.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff\xfe", b"null"])
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff\xfe", b"null", b"[" * 200_000])
 def test_no_json_object_is_no_manifest(content: bytes) -> None:
     with pytest.raises(BundleError, match="here is not a JSON object"):
         Manifest.from_bytes(content, "here")

@@ -71,7 +71,7 @@ def test_a_missing_file_is_refused_and_named(bundles: Path, name: str) -> None:
 
 def test_a_newer_format_is_refused_with_what_to_do(bundles: Path) -> None:
     _edit_manifest(bundles / "letters" / "1", lambda values: values.update(format_version=2))
-    with pytest.raises(BundleError, match="format version 2; this Heed reads 1: update Heed"):
+    with pytest.raises(BundleError, match="format version 2; this Heed reads 1 to 1: update Heed"):
         Repository(bundles).load("letters", 1)
 
 

@@ -58,7 +58,7 @@ def test_the_engine_gives_pytorchs_tokens_probabilities_and_attention(
     sources = [[*(generator.randrange(4, 24) for _ in range(generator.randint(1, 40))), EOS_ID] for _ in range(30)]
     engine = Engine(OnnxModel(bundle, "cpu"), EngineSettings(workers=2, rows_per_worker=5))
     try:
-        results = engine.translate([SentenceRequest(tuple(source), 24, attention=True) for source in sources])
+        results = engine.translate([SentenceRequest(tuple(source), 24, attention="full") for source in sources])
     finally:
         engine.stop()
     for source, result in zip(sources, results, strict=True):
@@ -154,7 +154,7 @@ def test_the_first_token_read_is_the_start(exported: tuple[RecurrentModel, Path]
     source_ids, lengths = np.array([[5, 6, EOS_ID]]), np.array([3], np.int32)
     encoded = onnx_model.encode(source_ids, lengths)
     feeds = {"token_ids": np.array([[BOS_ID]]), "positions": np.array([0]), "source_lengths": lengths}
-    step = onnx_model.decode_step(feeds | encoded.memory | encoded.state, with_attention=False)
+    step = onnx_model.decode_step(feeds | encoded.memory | encoded.state, attention="none")
     with torch.no_grad():
         forced = model(torch.from_numpy(source_ids), torch.from_numpy(lengths), torch.tensor([[BOS_ID]]))
     np.testing.assert_allclose(step.logits, forced.logits[0].numpy(), rtol=1e-4, atol=1e-5)

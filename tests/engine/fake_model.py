@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -15,12 +15,15 @@ from service.engine.sentence import SentenceRequest
 VOCABULARY = 64
 FORBIDDEN = 60  # a source with it makes onnxruntime "fail"
 POISON = 61  # a source with it gives logits that are no numbers
+UNFORESEEN = 62  # a source with it raises what no engine expects
 
 
 class CopyModel:
     """Emits its source token by token; attention is all on the token that is copied."""
 
     execution_provider = "CPUExecutionProvider"
+    memory_axes: ClassVar[dict[str, int | None]] = {"memory_ids": 1}
+    attention_maps = frozenset({"cross"})
 
     def __init__(self) -> None:
         self.steps: list[int] = []  # rows of each step
@@ -33,10 +36,12 @@ class CopyModel:
         self.encoded.append(source_ids.shape)
         if (source_ids == FORBIDDEN).any():
             raise RuntimeFailureError("encode.onnx: a bad row")
+        if (source_ids == UNFORESEEN).any():
+            raise MemoryError("no room")
         memory = source_ids.astype(np.float32)[:, :, None]
         return EncodeOutput({"memory_ids": memory}, {"state_place": np.zeros((len(source_ids), 1), np.float32)})
 
-    def decode_step(self, feeds: dict[str, Array], with_attention: bool) -> StepOutput:
+    def decode_step(self, feeds: dict[str, Array], attention: str) -> StepOutput:
         self.held.set()
         if not self.go.wait(timeout=10):
             raise AssertionError("the test never let the step go")
@@ -46,15 +51,15 @@ class CopyModel:
         self.steps.append(rows)
         sources = feeds["memory_ids"][:, :, 0].astype(int)
         logits = np.full((rows, VOCABULARY), -1.0, np.float32)
-        attention = np.zeros((rows, 1, width), np.float32)
+        weights = np.zeros((rows, 1, width), np.float32)
         for row in range(rows):
             length = feeds["source_lengths"][row]
             assert feeds["positions"][row] == place[row]
             logits[row, sources[row, place[row]] if place[row] < length else EOS_ID] = 1.0
-            attention[row, 0, min(place[row], length - 1)] = 1.0
+            weights[row, 0, min(place[row], length - 1)] = 1.0
             if (sources[row, :length] == POISON).any():
                 logits[row] = np.nan
-        maps = {"cross": attention} if with_attention else {}
+        maps = {"cross": weights} if attention != "none" else {}
         return StepOutput(logits, maps, {"state_place": feeds["state_place"] + 1})
 
 

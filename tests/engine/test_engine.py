@@ -17,7 +17,7 @@ from service.engine.engine import Engine, EngineSettings
 from service.engine.errors import DeadlineError, QueueFullError, RuntimeFailureError, StoppedError
 from service.engine.onnx_model import OnnxModel
 from service.engine.sentence import FinishReason, Hypothesis, SentenceRequest
-from tests.engine.fake_model import FORBIDDEN, POISON, CopyModel, copying
+from tests.engine.fake_model import FORBIDDEN, POISON, UNFORESEEN, CopyModel, copying
 
 TOLERANCE = 1e-5
 
@@ -55,7 +55,7 @@ def _random_requests(bundle: Bundle, count: int, seed: int) -> list[SentenceRequ
         SentenceRequest(
             (*(generator.randrange(4, pieces) for _ in range(generator.randint(1, 50))), EOS_ID),
             max_target_tokens=24,
-            attention=True,
+            attention="full",
         )
         for _ in range(count)
     ]
@@ -101,7 +101,7 @@ def test_attention_rows_sum_to_one_and_span_the_source(engine: Engine, numbers: 
 
 
 def test_attention_is_given_to_those_who_asked_even_in_one_batch(start: Callable[..., Engine]) -> None:
-    plain, asked = _best(start(), copying(5, 6), copying(7, attention=True))
+    plain, asked = _best(start(), copying(5, 6), copying(7, attention="full"))
     assert plain.attention == {}
     assert asked.attention["cross"].shape == (2, 1, 2)
 
@@ -185,7 +185,7 @@ def test_a_full_queue_takes_all_of_a_request_or_nothing(model: CopyModel, start:
     assert _best(engine, copying(8))[0].target_ids == (8, EOS_ID)
 
 
-@pytest.mark.parametrize("bad", [FORBIDDEN, POISON])
+@pytest.mark.parametrize("bad", [FORBIDDEN, POISON, UNFORESEEN])
 def test_one_bad_sentence_never_fails_its_neighbours(start: Callable[..., Engine], bad: int) -> None:
     engine = start()
     futures = engine.submit([copying(5, 6), copying(bad), copying(7), copying(8, 9, 10)])
@@ -193,6 +193,7 @@ def test_one_bad_sentence_never_fails_its_neighbours(start: Callable[..., Engine
         futures[1].result(5)
     answers = [futures[i].result(5).hypotheses[0].target_ids for i in (0, 2, 3)]
     assert answers == [(5, 6, EOS_ID), (7, EOS_ID), (8, 9, 10, EOS_ID)]
+    assert _best(engine, copying(11))[0].target_ids == (11, EOS_ID)
     _wait_until(lambda: engine.load().held_tokens == 0)
 
 
@@ -208,6 +209,30 @@ def test_stopping_mid_decode_gives_every_sentence_an_answer(model: CopyModel, st
             future.result(5)
     with pytest.raises(StoppedError):
         engine.submit([copying(5)])
+
+
+def test_stopping_while_a_batch_fails_gives_every_sentence_an_answer(
+    model: CopyModel, start: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = start()
+    model.go.clear()
+    futures = engine.submit([copying(*range(5, 45)), copying(6, 7), copying(8)])
+    assert model.held.wait(5)
+
+    def breaks(self: CopyModel, *_: object) -> None:
+        raise RuntimeFailureError("broken")
+
+    stopping = threading.Thread(target=engine.stop)
+    stopping.start()
+    _wait_until(lambda: engine._scheduler.stopping)
+    # The step under way ends well; the next would not come. So let the one under way break.
+    monkeypatch.setattr("tests.engine.fake_model.np.full", breaks)
+    model.go.set()
+    stopping.join(5)
+    for future in futures:
+        with pytest.raises(StoppedError):
+            future.result(0)
+    assert engine.load().held_tokens == 0
 
 
 def test_stopping_with_grace_finishes_what_is_held(start: Callable[..., Engine]) -> None:

@@ -13,6 +13,9 @@ from service.engine.running_batch import RunningBatch
 from service.engine.sentence import Sentence
 from tests.engine.fake_model import copying
 
+# A memory with the source on axis 1, one with it on axis 2 (heads before it), and one without (a fixed-length vector).
+AXES = {"memory_m": 1, "memory_h": 2, "memory_v": None}
+
 
 def _sentence(number: int, length: int) -> Sentence:
     return Sentence(copying(*[number] * (length - 1)), Future(), submitted=0.0)
@@ -21,16 +24,19 @@ def _sentence(number: int, length: int) -> Sentence:
 def _encoded(sentences: list[Sentence]) -> EncodeOutput:
     longest = max(len(sentence.request.source_ids) for sentence in sentences)
     memory = np.full((len(sentences), longest, 2), -1.0, np.float32)
+    heads = np.full((len(sentences), 2, longest), -1.0, np.float32)
+    vector = np.empty((len(sentences), 4), np.float32)
     state = np.empty((len(sentences), 3), np.float32)
     for row, sentence in enumerate(sentences):
         memory[row, : len(sentence.request.source_ids)] = sentence.request.source_ids[0]
-        state[row] = sentence.request.source_ids[0]
-    return EncodeOutput({"memory_m": memory}, {"state_s": state})
+        heads[row, :, : len(sentence.request.source_ids)] = sentence.request.source_ids[0]
+        vector[row] = state[row] = sentence.request.source_ids[0]
+    return EncodeOutput({"memory_m": memory, "memory_h": heads, "memory_v": vector}, {"state_s": state})
 
 
 @given(st.randoms(use_true_random=False))
 def test_rows_keep_their_own_memory_and_state_through_joins_and_leaves(generator: random.Random) -> None:
-    batch, number, steps = RunningBatch(max_rows=6), 4, {}
+    batch, number, steps = RunningBatch(6, AXES), 4, {}
     for _ in range(60):
         if batch.free_rows and generator.random() < 0.5:
             count = generator.randint(1, batch.free_rows)
@@ -56,11 +62,13 @@ def test_rows_keep_their_own_memory_and_state_through_joins_and_leaves(generator
             assert feeds["positions"][row] == taken
             assert feeds["token_ids"][row, 0] == (own if taken else BOS_ID)
             assert (feeds["memory_m"][row, :length] == own).all()
+            assert (feeds["memory_h"][row, :, :length] == own).all()
+            assert (feeds["memory_v"][row] == own).all()
             assert (feeds["state_s"][row] == own + 1000 * taken).all()
 
 
 def test_what_a_poisoned_row_leaves_behind_is_cleared() -> None:
-    batch = RunningBatch(max_rows=2)
+    batch = RunningBatch(2, AXES)
     poisoned = [_sentence(5, 20)]
     output = _encoded(poisoned)
     output.memory["memory_m"][:] = np.nan
@@ -73,7 +81,7 @@ def test_what_a_poisoned_row_leaves_behind_is_cleared() -> None:
 
 
 def test_width_follows_the_longest_and_shrinks_when_the_batch_is_new() -> None:
-    batch = RunningBatch(max_rows=2)
+    batch = RunningBatch(2, AXES)
     long, short = _sentence(5, 33), _sentence(6, 3)
     batch.join([short], _encoded([short]))
     assert batch.width == 8
@@ -86,7 +94,7 @@ def test_width_follows_the_longest_and_shrinks_when_the_batch_is_new() -> None:
 
 
 def test_feeds_are_views_of_the_rows_in_use() -> None:
-    batch = RunningBatch(max_rows=4)
+    batch = RunningBatch(4, AXES)
     sentence = _sentence(5, 3)
     batch.join([sentence], _encoded([sentence]))
     memory = batch.feeds()["memory_m"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
+import threading
 import time
 import urllib.request
 from collections.abc import Callable
@@ -231,42 +232,89 @@ async def test_a_message_over_the_limit_is_refused_by_grpc(stub: TranslationServ
     await _still_serves(stub)
 
 
-async def test_a_cancelled_call_and_a_deadline_stop_the_work(server: Server, stub: TranslationServiceStub) -> None:
-    many = TranslateRequest(contents=["a b c. abcdefghij"] * 1000)
-    call = stub.Translate(many)
-    await asyncio.sleep(0.02)
-    assert call.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await call
+class _Held:
+    """Every decoder step of one model waits until it is let go: the queue is what the test makes it."""
+
+    def __init__(self, server: Server, name: str) -> None:
+        assert server._registry is not None
+        (engine,) = (model.engine for model in server._registry.ready if model.name == name)
+        step = engine._model.decode_step
+        self._let_go = threading.Event()
+
+        def waits(*arguments: Any) -> Any:
+            assert self._let_go.wait(20)
+            return step(*arguments)
+
+        engine._model.decode_step = waits  # type: ignore[method-assign]
+
+    def __enter__(self) -> _Held:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._let_go.set()
+
+
+async def test_a_cancelled_call_and_a_deadline_stop_the_work_and_are_counted_as_such(
+    server: Server, stub: TranslationServiceStub
+) -> None:
+    many = TranslateRequest(contents=["a b c. abcdefghij"] * 200)
+    with _Held(server, "letters"):
+        call = stub.Translate(many)
+        await _until(lambda: _value(server, "heed_requests_running", model="letters") > 0)
+        assert call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await _until(lambda: _value(server, "heed_failures_total", reason="CANCELLED") == 1)
+        with pytest.raises(grpc.aio.AioRpcError) as late:
+            await stub.Translate(many, timeout=0.2)
+        assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        await _until(lambda: _value(server, "heed_failures_total", reason="DEADLINE_EXCEEDED") == 1)
+    for code in ("CANCELLED", "DEADLINE_EXCEEDED"):
+        assert await asyncio.to_thread(_value, server, "grpc_server_handled_total", grpc_code=code) == 1
+    await _until(lambda: _value(server, "heed_queue_tokens", model="letters") == 0)
+    # Held before their first step: none was decoded further.
+    assert await asyncio.to_thread(_value, server, "heed_target_tokens_total", model="letters") == 0
+    await _still_serves(stub)
+
+
+async def test_a_deadline_of_a_millisecond(server: Server, stub: TranslationServiceStub) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as late:
-        await stub.Translate(many, timeout=0.001)
+        await stub.Translate(TranslateRequest(contents=["a b c. abcdefghij"] * 1000), timeout=0.001)
     assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     await _until(lambda: _value(server, "heed_queue_tokens", model="letters") == 0)
     await _still_serves(stub)
 
 
-async def test_a_full_queue_is_refused_at_once_with_when_to_come_back() -> None:
-    server = Server(tiny_settings(queue_tokens=4000, rows_per_worker=1))
+async def test_a_full_queue_is_refused_with_when_to_come_back() -> None:
+    server = Server(tiny_settings(queue_tokens=4000))
     await server.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
             stub = TranslationServiceStub(channel)
-            held = [asyncio.ensure_future(_all(stub, 60)) for _ in range(2)]
-            await _until(lambda: _value(server, "heed_queue_tokens", model="letters") > 3000)
-            started = time.perf_counter()
-            with pytest.raises(grpc.aio.AioRpcError) as refused:
-                await stub.Translate(TranslateRequest(contents=["abc"] * 60))
-            seconds = time.perf_counter() - started
-            assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-            assert _info(_details(refused.value)).reason == "QUEUE_FULL"
-            assert dict(refused.value.trailing_metadata() or ())["grpc-retry-pushback-ms"] == "200"
-            assert seconds < 1.0  # docs/benchmarks.md has the figure; a test on a busy machine has none
-            assert sum([await answers for answers in held]) == 120
+            with _Held(server, "letters"):
+                held = asyncio.ensure_future(_all(stub, 120))  # (4 source + 24 target tokens) x 120 = 3,360
+                await _until(lambda: _value(server, "heed_queue_tokens", model="letters") == 3360)
+                for count in (25, 60):  # one too many, and many
+                    with pytest.raises(grpc.aio.AioRpcError) as refused:
+                        await stub.Translate(TranslateRequest(contents=["abc"] * count))
+                    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+                    assert _info(_details(refused.value)).reason == "QUEUE_FULL"
+                    assert dict(refused.value.trailing_metadata() or ())["grpc-retry-pushback-ms"] == "200"
+                numbers = await stub.Translate(TranslateRequest(model="numbers", contents=["1 2"]))
+                assert numbers.translations[0].status.code == 0  # each model has a queue of its own
+            assert await held == 120
             code, info = await _refused(stub.Translate(TranslateRequest(contents=["abc"] * 900)))
             assert (code, info.metadata["field"]) == (grpc.StatusCode.INVALID_ARGUMENT, "contents")
-            assert _value(server, "heed_shed_total", cause="queue_full") == 1
+            assert await asyncio.to_thread(_value, server, "heed_shed_total", cause="queue_full") == 2
     finally:
         await server.stop()
+
+
+async def test_a_flood_of_heads_costs_nothing(stub: TranslationServiceStub) -> None:
+    options = {"view": "ATTENTION_VIEW_WORD", "heads": [0] * 400_000}
+    reply = await stub.Translate(TranslateRequest(contents=["abc"], attention=options))
+    (matrix,) = reply.translations[0].hypotheses[0].attention.matrices
+    assert list(matrix.heads) == [0]
 
 
 async def _all(stub: TranslationServiceStub, count: int) -> int:
@@ -339,26 +387,35 @@ async def test_a_server_that_cannot_start_says_why(bundles: Path, tmp_path: Path
 
 
 async def test_stopping_drains_health_first_then_new_work_then_what_runs() -> None:
-    server = Server(tiny_settings(pause_seconds=0.3))
+    server = Server(tiny_settings(pause_seconds=1.0))
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         stub = TranslationServiceStub(channel)
         health = health_pb2_grpc.HealthStub(channel)
         assert (await health.Check(health_pb2.HealthCheckRequest())).status == 1
-        running = asyncio.ensure_future(_all(stub, 500))
-        await _until(lambda: _value(server, "heed_queue_tokens", model="letters") > 0)
-        stopping = asyncio.ensure_future(server.stop())
-        await asyncio.sleep(0.05)
-        assert (await health.Check(health_pb2.HealthCheckRequest())).status == 2
-        assert await _all(stub, 1) == 1  # the pause: whoever has not looked away yet is still served
+        watch = health.Watch(health_pb2.HealthCheckRequest())  # a stream that never ends must not hold the end up
+        assert (await watch.read()).status == 1
+        with _Held(server, "letters"):
+            running = asyncio.ensure_future(_all(stub, 500))
+            await _until(lambda: _value(server, "heed_requests_running", model="letters") > 0)
+            stopping = asyncio.ensure_future(server.stop())
+            assert (await watch.read()).status == 2
+            assert (await health.Check(health_pb2.HealthCheckRequest())).status == 2
+            numbers = await stub.Translate(TranslateRequest(model="numbers", contents=["1 2"]))
+            assert numbers.translations[0].status.code == 0  # the pause: who has not looked away yet is served
+            await _until(lambda: bool(server._translator and server._translator._draining))
+            code, info = await _refused(stub.Translate(TranslateRequest(contents=["abc"])))
+            assert (code, info.reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
         assert await running == 500
+        started = time.monotonic()
         await stopping
+        assert time.monotonic() - started < 4  # of 5 seconds' grace, which the watch alone would take
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await stub.Translate(TranslateRequest(contents=["abc"]))
         assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
-async def test_before_loading_and_while_draining_it_is_unavailable() -> None:
+async def test_before_its_models_are_loaded_it_is_unavailable() -> None:
     from service.metrics import Metrics
     from service.rpc.translation_servicer import TranslationServicer
 
@@ -481,17 +538,3 @@ async def test_metrics_are_right_after_a_known_sequence_of_calls(
     ]
     found = await asyncio.to_thread(lambda: [_value(server, name, **labels) for name, labels, _ in expected])
     assert list(zip(expected, found, strict=True)) == [(entry, entry[2]) for entry in expected]
-
-
-async def test_cancelled_and_late_calls_are_counted_as_such(server: Server, stub: TranslationServiceStub) -> None:
-    many = TranslateRequest(contents=["a b c. abcdefghij"] * 1000)
-    call = stub.Translate(many)
-    await _until(lambda: _value(server, "heed_queue_tokens", model="letters") > 0)
-    call.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await call
-    with pytest.raises(grpc.aio.AioRpcError):
-        await stub.Translate(many, timeout=0.03)
-    await _until(lambda: _value(server, "grpc_server_handled_total", grpc_code="CANCELLED") == 1)
-    await _until(lambda: _value(server, "grpc_server_handled_total", grpc_code="DEADLINE_EXCEEDED") == 1)
-    await _until(lambda: _value(server, "heed_queue_tokens", model="letters") == 0)

@@ -83,6 +83,16 @@ def test_a_text_that_fails_is_told_and_the_others_are_not_lost(server: Running) 
     assert done.stderr == "heed: '': contents[1]: empty\n"
 
 
+def test_bytes_that_are_no_text_are_told_line_by_line(server: Running) -> None:
+    (source, target), *_ = golden("letters", 1)
+    command = [*HEED, "translate", "-", "--address", server.address]
+    stdin = source.encode() + b"\n\xff\xfe\n" + source.encode() + b"\n"
+    done = subprocess.run(command, input=stdin, capture_output=True, timeout=SECONDS, env=QUIET)
+    assert done.returncode == 1
+    assert done.stdout.decode().splitlines() == [target, "", target]
+    assert done.stderr.decode() == "heed: b'\\xff\\xfe': not valid UTF-8\n"
+
+
 def test_json_is_one_object_a_line(server: Running) -> None:
     (source, target), *_ = golden("letters", 1)
     words = ("--json", "--attention", "word", "--address", server.address)

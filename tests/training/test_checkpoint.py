@@ -17,6 +17,9 @@ from training.errors import CheckpointError
 MODEL = {"family": "recurrent", "decoder_size": 256, "dropout": 0.0}
 
 
+DATA = {"training.source.ids.npy": "12ab", "source.spm": "34cd"}
+
+
 def checkpoint(update: int = 7, **changes: Any) -> Checkpoint:
     """Of a model with one weight, two steps into Adam."""
     torch.manual_seed(update)
@@ -27,6 +30,7 @@ def checkpoint(update: int = 7, **changes: Any) -> Checkpoint:
         optimizer.step()
     values: dict[str, Any] = {
         "model_config": MODEL,
+        "data_sha256": DATA,
         "model": layer.state_dict(),
         "optimizer": optimizer.state_dict(),
         "random_state": torch.get_rng_state(),
@@ -53,7 +57,7 @@ def flat(value: object, name: str = "") -> dict[str, object]:
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
     saved = checkpoint()
     saved.save(tmp_path / "last.pt")
-    loaded = Checkpoint.load(tmp_path / "last.pt", MODEL)
+    loaded = Checkpoint.load(tmp_path / "last.pt", MODEL, DATA)
     assert flat(loaded) == flat(saved)
     assert {".model.weight", ".optimizer.state.0.exp_avg", ".optimizer.param_groups.0.lr", ".best_loss"} <= flat(
         saved
@@ -64,7 +68,7 @@ def test_a_save_replaces_the_last_one(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     checkpoint(update=1).save(path)
     checkpoint(update=2).save(path)
-    assert Checkpoint.load(path, MODEL).update == 2
+    assert Checkpoint.load(path, MODEL, DATA).update == 2
     assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
 
 
@@ -89,7 +93,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_whole(
     monkeypatch.undo()
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
-    assert Checkpoint.load(path, MODEL).update == 1
+    assert Checkpoint.load(path, MODEL, DATA).update == 1
 
 
 def test_a_directory_that_is_gone_is_told(tmp_path: Path) -> None:
@@ -102,12 +106,12 @@ def test_a_directory_that_is_gone_is_told(tmp_path: Path) -> None:
 
 def test_a_missing_checkpoint_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no checkpoint .*last\.pt: run `heed-train train CONFIG` first"):
-        Checkpoint.load(tmp_path / "last.pt", MODEL)
+        Checkpoint.load(tmp_path / "last.pt", MODEL, DATA)
 
 
 def assert_damaged(path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"last\.pt is damaged: delete it, or restore it from a copy"):
-        Checkpoint.load(path, MODEL)
+        Checkpoint.load(path, MODEL, DATA)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.6, 0.95, 0.999])
@@ -156,5 +160,24 @@ def test_another_model_is_told_by_what_differs(tmp_path: Path, change: dict[str,
     path = tmp_path / "last.pt"
     checkpoint().save(path)
     with pytest.raises(CheckpointError) as refused:
-        Checkpoint.load(path, MODEL | change)
+        Checkpoint.load(path, MODEL | change, DATA)
     assert f"is of another model ({'; '.join(told)}): use another run_directory" in str(refused.value)
+
+
+def test_other_data_is_told(tmp_path: Path) -> None:
+    """A corpus of as many pieces, whose ids mean other characters, would train on without a word."""
+    path = tmp_path / "last.pt"
+    checkpoint().save(path)
+    with pytest.raises(
+        CheckpointError, match=r"was trained on other data \(1 files differ\): use another run_directory"
+    ):
+        Checkpoint.load(path, MODEL, DATA | {"source.spm": "99"})
+
+
+@pytest.mark.parametrize("change", [{"model_config": 3}, {"model": []}, {"update": "7"}, {"data_sha256": None}])
+def test_a_field_of_another_type_is_damage(tmp_path: Path, change: dict[str, Any]) -> None:
+    path = tmp_path / "last.pt"
+    checkpoint(**change).save(path) if "update" not in change else torch.save(
+        dataclasses.asdict(checkpoint()) | change, path
+    )
+    assert_damaged(path)

@@ -97,16 +97,16 @@ class AlignmentLink(_message.Message):
     def __init__(self, source_word: _Optional[int] = ..., target_word: _Optional[int] = ..., weight: _Optional[float] = ...) -> None: ...
 
 class AlignmentSource(_message.Message):
-    __slots__ = ("map", "head", "shift", "chosen_by")
+    __slots__ = ("map", "heads", "shift", "chosen_by")
     MAP_FIELD_NUMBER: _ClassVar[int]
-    HEAD_FIELD_NUMBER: _ClassVar[int]
+    HEADS_FIELD_NUMBER: _ClassVar[int]
     SHIFT_FIELD_NUMBER: _ClassVar[int]
     CHOSEN_BY_FIELD_NUMBER: _ClassVar[int]
     map: str
-    head: int
+    heads: _containers.RepeatedScalarFieldContainer[int]
     shift: int
     chosen_by: str
-    def __init__(self, map: _Optional[str] = ..., head: _Optional[int] = ..., shift: _Optional[int] = ..., chosen_by: _Optional[str] = ...) -> None: ...
+    def __init__(self, map: _Optional[str] = ..., heads: _Optional[_Iterable[int]] = ..., shift: _Optional[int] = ..., chosen_by: _Optional[str] = ...) -> None: ...
 
 class AttentionMatrix(_message.Message):
     __slots__ = ("map", "kind", "layer", "heads", "score_function", "scope_tokens", "unit", "shape", "data_type", "data", "rows_sum_to_one", "includes_end_of_sentence")

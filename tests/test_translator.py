@@ -1,0 +1,125 @@
+"""What the tiny bundles, with their one map of one head, cannot show: several maps and heads, a shift, a mean."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.attention.words import words_of
+from service.bundle.manifest import AlignmentEntry, AttentionMapEntry, Manifest
+from service.bundle.repository import Bundle
+from service.engine.sentence import FinishReason, Hypothesis
+from service.errors import InvalidFieldError, UnsupportedError
+from service.translator import AttentionRequest, MapChoice, View, _check_size, _with_attention, select_maps
+
+
+def _map(name: str, layer: int, heads: int) -> AttentionMapEntry:
+    return AttentionMapEntry(
+        name=name,
+        tensor=f"attention_{name}",
+        kind="cross",
+        layer=layer,
+        heads=heads,
+        scope_tokens=0,
+        score_function="scaled_dot",
+        rows_sum_to_one=True,
+        includes_end_of_sentence=True,
+    )
+
+
+MAPS = (_map("low", 0, 8), _map("high", 1, 2), _map("unseen", 2, 1))
+EMITTED = frozenset({"low", "high"})
+
+
+def _manifest(numbers: Bundle, **alignment: Any) -> Manifest:
+    entry = AlignmentEntry(**({"map": "high", "heads": (0, 1), "shift": 1, "chosen_by": "a test"} | alignment))
+    return numbers.manifest.model_copy(update={"attention_maps": MAPS, "alignment": entry})
+
+
+@pytest.mark.parametrize(
+    ("request_", "chosen"),
+    [
+        (AttentionRequest(View.ALIGNMENT), []),
+        (AttentionRequest(View.WORD), [("high", ())]),
+        (AttentionRequest(View.FULL), [("low", tuple(range(8))), ("high", (0, 1))]),
+        (AttentionRequest(View.TOKEN, heads=(5, 5, 1)), [("low", (5, 1)), ("high", (1,))]),
+        (AttentionRequest(View.TOKEN, heads=(7,)), [("low", (7,))]),
+        (AttentionRequest(View.WORD, layers=(1,)), [("high", (0, 1))]),
+        (AttentionRequest(View.FULL, maps=("high", "low"), layers=(0,)), [("low", tuple(range(8)))]),
+    ],
+)
+def test_maps_and_heads_are_selected_once_each(
+    numbers: Bundle, request_: AttentionRequest, chosen: list[tuple[str, tuple[int, ...]]]
+) -> None:
+    found = select_maps(_manifest(numbers), EMITTED, request_)
+    assert [(choice.entry.name, choice.heads) for choice in found] == chosen
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"maps": ("other",)},
+        {"maps": ("unseen",)},
+        {"layers": (2,)},
+        {"heads": (8,)},
+        {"maps": ("high",), "layers": (0,)},
+        {"maps": ("high",), "heads": (5,)},
+    ],
+    ids=str,
+)
+def test_what_no_graph_emits_is_refused(numbers: Bundle, changes: dict[str, Any]) -> None:
+    with pytest.raises(UnsupportedError, match=r"has no attention .* it has low \(layer 0, 8 heads\), high"):
+        select_maps(_manifest(numbers), EMITTED, AttentionRequest(View.FULL, **changes))
+
+
+def test_the_alignment_is_the_shifted_mean_of_its_heads_and_named_maps_are_as_computed(numbers: Bundle) -> None:
+    bundle = SimpleNamespace(manifest=_manifest(numbers), target_tokenizer=numbers.target_tokenizer)
+    model: Any = SimpleNamespace(bundle=bundle)
+    source = numbers.source_tokenizer.encode("1 2")
+    ids = tuple(numbers.target_tokenizer.encode_ids("3 4"))
+    generator = np.random.default_rng(0)
+    attention = {
+        name: generator.dirichlet(np.ones(3), size=(3, heads)).astype(np.float32)
+        for name, heads in (("low", 8), ("high", 2))
+    }
+    hypothesis = Hypothesis(ids, np.zeros(3, np.float32), attention, FinishReason.END_OF_SENTENCE)
+
+    def shown(request: AttentionRequest) -> Any:
+        maps = select_maps(bundle.manifest, EMITTED, request)
+        words = words_of(source.text, source.tokens)
+        return _with_attention(model, request, maps, source, words, hypothesis).attention
+
+    mean = attention["high"].mean(axis=1)
+    expected = np.stack([mean[1], mean[2], mean[2]])
+    default = shown(AttentionRequest(View.TOKEN))
+    np.testing.assert_allclose(default.matrices[0].weights[0], expected, rtol=1e-6)
+    assert [link.source_word for link in default.links] == [
+        int(row.argmax()) for row in expected[:2] if row.argmax() < 2
+    ]
+    named = shown(AttentionRequest(View.TOKEN, maps=("high",)))
+    np.testing.assert_array_equal(named.matrices[0].weights, attention["high"].swapaxes(0, 1))
+    averaged = shown(AttentionRequest(View.FULL, mean_of_heads=True))
+    np.testing.assert_allclose(averaged.matrices[0].weights[0], attention["low"].mean(axis=1), rtol=1e-6)
+    assert [view.heads for view in averaged.matrices] == [(), ()]
+
+
+def test_matrices_that_no_reply_holds_are_refused_before_they_are_made(numbers: Bundle) -> None:
+    source = numbers.source_tokenizer.encode("1 2 3")
+    answer: Any = _answer(target_tokens=10)
+    choices = [MapChoice(MAPS[0], tuple(range(8)))]
+    fits = AttentionRequest(View.FULL, max_bytes=8 * 10 * 4 * 4)
+    _check_size(fits, choices, [source], [answer])
+    with pytest.raises(InvalidFieldError, match="matrices of 2560 bytes; 1280 are allowed"):
+        _check_size(fits, choices, [source] * 2, [answer] * 2)
+    _check_size(AttentionRequest(View.FULL, max_bytes=1280, bytes_per_weight=1), choices, [source] * 2, [answer] * 2)
+
+
+def _answer(target_tokens: int) -> Any:
+    from service.engine.sentence import SentenceResult, Timings
+
+    ids = tuple(range(target_tokens))
+    hypothesis = Hypothesis(ids, np.zeros(target_tokens, np.float32), {}, FinishReason.LENGTH)
+    return SentenceResult((hypothesis,), Timings(0, 0, 0))
