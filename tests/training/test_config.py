@@ -174,7 +174,17 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["a: [1, 2", "a: 1\n b: 2", "\ta: 1", "a: b: c", "!!python/object:os.system {}", "{[a]: b}", "a: \x00"],
+    [
+        "a: [1, 2",
+        "a: 1\n b: 2",
+        "\ta: 1",
+        "a: b: c",
+        "!!python/object:os.system {}",
+        "{[a]: b}",
+        "a: \x00",
+        "a: 2038-13-19",
+        "[" * 5000,
+    ],
 )
 def test_what_is_no_yaml_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "config.yaml"

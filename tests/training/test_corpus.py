@@ -167,6 +167,28 @@ def test_a_corpus_that_was_never_finished_is_none(tmp_path: Path, copy: Path, mo
 # --- what is refused -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("content", ["", "{", "{}", "[]"])
+def test_a_damaged_marker_is_told_and_prepared_anew(tmp_path: Path, copy: Path, content: str) -> None:
+    (copy / "done.json").write_text(content)
+    with pytest.raises(CorpusError, match=r"done\.json is damaged: run `heed-train prepare CONFIG` again"):
+        Corpus(copy)
+    assert len(prepare(tiny_config(tmp_path), ignore_progress).arrays("training")) == 300
+
+
+def test_a_tokenizer_that_is_gone_or_damaged_is_told(copy: Path) -> None:
+    (copy / "source.spm").write_bytes(b"something else")
+    (copy / "target.spm").unlink()
+    for side in ("source", "target"):
+        with pytest.raises(CorpusError, match=rf"cannot read .*{side}\.spm"):
+            Corpus(copy).tokenizer(side)
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CorpusError, match="cannot make the folder"):
+        prepare(tiny_config(tmp_path / "file"), ignore_progress)
+
+
 @pytest.mark.parametrize("exists", [False, True])
 def test_a_directory_without_a_corpus_is_refused(tmp_path: Path, exists: bool) -> None:
     directory = tmp_path / "data"

@@ -23,7 +23,7 @@ from service.bundle.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from tests.training.conftest import tiny_config
 from training.batches import make_batch, plan_epoch
 from training.config import Config, RecurrentConfig, TrainingConfig, load_config
-from training.corpus import Corpus, ParallelArrays, TokenArrays
+from training.corpus import Corpus, ParallelArrays, TokenArrays, prepare
 from training.errors import CheckpointError, CorpusError, TrainingError
 from training.models.recurrent import RecurrentModel
 from training.parity import greedy
@@ -253,6 +253,36 @@ def test_a_loss_that_is_no_number_ends_the_run_and_leaves_the_last_checkpoint(
     assert [(tmp_path / "last.pt").read_bytes()] == saved
     assert state(config, "last.pt")["update"] == 6
     assert_same(finish(config, reverse_corpus).last, whole.last)
+
+
+def test_a_gradient_without_bounds_takes_no_step(
+    reverse_corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the update that is validated and saved: the weights of before are what stays."""
+    config = tiny_config(tmp_path)
+    trainer, _ = start(config, reverse_corpus)
+    before: list[dict[str, torch.Tensor]] = []
+
+    def break_the_gradient() -> None:
+        before.append({name: tensor.clone() for name, tensor in trainer.model.state_dict().items()})
+        trainer.model.output.bias.register_hook(lambda gradient: gradient + math.inf)
+
+    at_update(trainer, 6, break_the_gradient)
+    with pytest.raises(TrainingError, match=r"the gradient's norm is inf at update 6: lower the learning rate$"):
+        trainer.train()
+    assert not (tmp_path / "last.pt").exists()
+    assert all(torch.equal(tensor, before[0][name]) for name, tensor in trainer.model.state_dict().items())
+
+
+def test_another_vocabulary_is_refused(reverse_corpus: Corpus, tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, training={"updates": 1, "validate_every": 1})
+    finish(config, reverse_corpus)
+    changed = tiny_config(tmp_path, tokenizers={"source": {"kind": "char"}}, training={"updates": 2})
+    corpus = prepare(changed, lambda _: None)
+    with pytest.raises(CheckpointError, match="was trained on other data"):
+        start(changed, corpus)
+    with pytest.raises(CheckpointError, match="was trained on other data"):
+        load_best(changed, corpus)
 
 
 def test_a_corpus_of_other_settings_is_refused(reverse_corpus: Corpus, tmp_path: Path) -> None:
