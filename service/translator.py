@@ -6,22 +6,15 @@ Knows text, models and attention; nothing of gRPC or protobuf. Called by ``rpc``
 from __future__ import annotations
 
 import asyncio
-import enum
 import logging
 import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from service.attention.measures import Measures, measure
-from service.attention.views import Link, aligned, links, word_matrix
-from service.attention.words import Word, words_of
-from service.bundle.manifest import AlignmentEntry, AttentionMapEntry, AttentionVariant, Manifest
-from service.bundle.tokenizer import EOS_ID, Token, TokenizedText
+from service.bundle.tokenizer import TokenizedText
 from service.engine.errors import DeadlineError, EngineError, QueueFullError, StoppedError
-from service.engine.sentence import FinishReason, Floats, Hypothesis, SentenceRequest, SentenceResult
+from service.engine.sentence import SentenceRequest, SentenceResult
 from service.errors import (
     DeadlineExceededError,
     HeedError,
@@ -32,45 +25,12 @@ from service.errors import (
     UnsupportedError,
 )
 from service.metrics import Metrics
+from service.presenter import AttentionRequest, MapChoice, Translated, check_size, present, select_maps, wanted_variant
 from service.registry import ModelRegistry, ServedModel
 
 _log = logging.getLogger(__name__)
 _RETRY_SECONDS = 0.2
 _TURN_SECONDS = 0.001
-
-
-class View(enum.Enum):
-    """What of the attention to return. Links and measures come with each."""
-
-    ALIGNMENT = "alignment"
-    WORD = "word"
-    TOKEN = "token"  # noqa: S105 - a token of text
-    FULL = "full"
-
-
-@dataclass(frozen=True)
-class AttentionRequest:
-    """Empty ``maps``, ``layers`` and ``heads`` take the alignment, or, for FULL, everything.
-
-    ``bytes_per_weight`` is what the reply will spend, ``max_bytes`` what all of its matrices may.
-    """
-
-    view: View
-    maps: tuple[str, ...] = ()
-    layers: tuple[int, ...] = ()
-    heads: tuple[int, ...] = ()
-    mean_of_heads: bool = False
-    bytes_per_weight: int = 4
-    max_bytes: int = 32 * 1024 * 1024
-
-
-@dataclass(frozen=True)
-class MapChoice:
-    """One map whose matrix is returned: these heads of it, or, for ``alignment``, the alignment (shifted, one head)."""
-
-    entry: AttentionMapEntry
-    heads: tuple[int, ...]
-    alignment: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,47 +46,6 @@ class TranslateRequest:
     max_output_tokens: int | None = None
     attention: AttentionRequest | None = None
     deadline: float | None = None
-
-
-@dataclass(frozen=True)
-class MatrixView:
-    """``weights`` (heads, rows, columns): rows of the target, columns of the source, in tokens or words."""
-
-    map: AttentionMapEntry
-    heads: tuple[int, ...]
-    of_words: bool
-    weights: Floats
-
-
-@dataclass(frozen=True)
-class AttentionView:
-    """What the reply says of a hypothesis's attention."""
-
-    links: tuple[Link, ...]
-    alignment: AlignmentEntry
-    matrices: tuple[MatrixView, ...]
-    measures: Measures
-
-
-@dataclass(frozen=True)
-class TranslatedHypothesis:
-    """``tokens`` end in `</s>` unless the length limit came first; ``log_probabilities`` has one for each."""
-
-    text: str
-    tokens: tuple[Token, ...]
-    log_probabilities: Floats
-    finish_reason: FinishReason
-    words: tuple[Word, ...]
-    attention: AttentionView | None
-
-
-@dataclass(frozen=True)
-class Translated:
-    """One text's outcome. ``source_words`` is empty without attention."""
-
-    source: TokenizedText
-    source_words: tuple[Word, ...]
-    hypotheses: tuple[TranslatedHypothesis, ...]
 
 
 @dataclass(frozen=True)
@@ -170,7 +89,7 @@ class Translator:
         outcomes: list[Translated | HeedError | TokenizedText] = await self._tokenize(request, model)
         sources = [outcome for outcome in outcomes if isinstance(outcome, TokenizedText)]
         answers = await self._run(request, model, maps, sources)
-        _check_size(request.attention, maps, sources, answers)
+        check_size(request.attention, maps, sources, answers)
         results = iter(answers)
         turn = _Turn()
         for place, outcome in enumerate(outcomes):
@@ -245,7 +164,7 @@ class Translator:
     ) -> list[SentenceResult | HeedError]:
         if not sources:
             return []
-        limit, wish = _output_limit(request, model), _variant(request, model, maps)
+        limit, wish = _output_limit(request, model), wanted_variant(model.bundle.manifest, request.attention, maps)
         requests = [SentenceRequest(tuple(source.ids), limit, wish, request.deadline) for source in sources]
         try:
             futures = model.engine.submit(requests)
@@ -297,148 +216,20 @@ class Translator:
         for hypothesis in result.hypotheses[:1]:
             self._metrics.log_probability.labels(*labels).observe(float(hypothesis.log_probabilities.mean()))
         if request.attention is None:
-            hypotheses = tuple(_plain(model, hypothesis) for hypothesis in result.hypotheses)
-            return Translated(source, (), hypotheses)
+            return present(model.bundle, None, maps, source, result)
         with self._metrics.phase_seconds.labels("attention").time():
-            source_words = words_of(source.text, source.tokens)
-            hypotheses = tuple(
-                _with_attention(model, request.attention, maps, source, source_words, hypothesis)
-                for hypothesis in result.hypotheses
-            )
-        for best in hypotheses[:1]:
+            translated = present(model.bundle, request.attention, maps, source, result)
+        for best in translated.hypotheses[:1]:
             if best.attention is not None and best.attention.measures.normalized_entropy.size:
                 entropy = float(best.attention.measures.normalized_entropy.mean())
                 self._metrics.attention_entropy.labels(*labels).observe(entropy)
                 unaligned = best.attention.measures.unaligned_source_ratio
                 self._metrics.unaligned_source.labels(*labels).observe(unaligned)
-        return Translated(source, source_words, hypotheses)
-
-
-def _plain(model: ServedModel, hypothesis: Hypothesis) -> TranslatedHypothesis:
-    target = model.bundle.target_tokenizer.decode(hypothesis.target_ids)
-    ended = hypothesis.target_ids[-1] == EOS_ID
-    return TranslatedHypothesis(
-        text=target.text,
-        tokens=target.tokens if ended else target.tokens[:-1],
-        log_probabilities=hypothesis.log_probabilities,
-        finish_reason=hypothesis.finish_reason,
-        words=(),
-        attention=None,
-    )
-
-
-def _with_attention(
-    model: ServedModel,
-    request: AttentionRequest,
-    maps: Sequence[MapChoice],
-    source: TokenizedText,
-    source_words: tuple[Word, ...],
-    hypothesis: Hypothesis,
-) -> TranslatedHypothesis:
-    plain = _plain(model, hypothesis)
-    words = words_of(plain.text, plain.tokens)
-    alignment = model.bundle.manifest.alignment
-    weights = aligned(hypothesis.attention[alignment.map], alignment)
-    found = links(word_matrix(weights, words, source_words), words, source_words)
-    of_words = request.view is View.WORD
-    matrices = []
-    for choice in maps:
-        if choice.alignment:
-            chosen, heads = weights[None], choice.heads
-        else:  # (target_length, heads, source_length) -> (heads, target_length, source_length)
-            chosen, heads = hypothesis.attention[choice.entry.name][:, list(choice.heads)].swapaxes(0, 1), choice.heads
-        if request.mean_of_heads:
-            chosen, heads = chosen.mean(axis=0, keepdims=True), ()
-        if of_words:
-            chosen = np.stack([word_matrix(head, words, source_words) for head in chosen])
-        matrices.append(MatrixView(choice.entry, heads, of_words, chosen))
-    attention = AttentionView(
-        links=found,
-        alignment=alignment,
-        matrices=tuple(matrices),
-        measures=measure(
-            weights, hypothesis.log_probabilities, (source.tokens, source_words), (plain.tokens, words), found
-        ),
-    )
-    return TranslatedHypothesis(
-        plain.text, plain.tokens, plain.log_probabilities, plain.finish_reason, words, attention
-    )
-
-
-def select_maps(manifest: Manifest, emitted: frozenset[str], request: AttentionRequest | None) -> tuple[MapChoice, ...]:
-    """The maps and heads whose matrices are returned, each once; ``emitted`` are those that a graph gives.
-
-    Raises UnsupportedError for a map, layer or head that the model has not, or when nothing has all that is asked for.
-    """
-    if request is None:
-        return ()
-    maps = [entry for entry in manifest.attention_maps if entry.name in emitted]
-    names, layers, heads = dict.fromkeys(request.maps), dict.fromkeys(request.layers), dict.fromkeys(request.heads)
-    most_heads = max((entry.heads for entry in maps), default=0)
-    unknown = [
-        *(f"map {name!r}" for name in names if name not in {entry.name for entry in maps}),
-        *(f"layer {layer}" for layer in layers if layer not in {entry.layer for entry in maps}),
-        *(f"head {head}" for head in heads if not 0 <= head < most_heads),
-    ]
-    if unknown:
-        raise _no_such_map(manifest, maps, unknown[0])
-    if request.view is View.ALIGNMENT:
-        return ()
-    if request.view is not View.FULL and not (names or layers or heads):
-        alignment = manifest.alignment
-        one = alignment.heads if len(alignment.heads) == 1 else ()  # a mean is of no one head
-        return (MapChoice(manifest.attention_map(alignment.map), one, alignment=True),)
-    found = [
-        MapChoice(entry, tuple(head for head in heads or range(entry.heads) if head < entry.heads))
-        for entry in maps
-        if (not names or entry.name in names) and (not layers or entry.layer in layers)
-    ]
-    if not (chosen := tuple(choice for choice in found if choice.heads)):
-        raise _no_such_map(manifest, maps, "that is of these maps, layers and heads at once")
-    return chosen
-
-
-def _no_such_map(manifest: Manifest, maps: Sequence[AttentionMapEntry], what: str) -> UnsupportedError:
-    has = ", ".join(f"{entry.name} (layer {entry.layer}, {entry.heads} heads)" for entry in maps)
-    return UnsupportedError(
-        "NO_SUCH_ATTENTION_MAP", f"{manifest.name} has no attention {what}; it has {has}", model=manifest.name
-    )
-
-
-def _variant(request: TranslateRequest, model: ServedModel, maps: Sequence[MapChoice]) -> AttentionVariant:
-    """The least that the engine must emit for this request."""
-    if request.attention is None:
-        return "none"
-    alignment = model.bundle.manifest.alignment.map
-    return "alignment" if all(choice.entry.name == alignment for choice in maps) else "full"
+        return translated
 
 
 def _output_limit(request: TranslateRequest, model: ServedModel) -> int:
     return request.max_output_tokens or model.bundle.manifest.limits.max_target_tokens
-
-
-def _check_size(
-    request: AttentionRequest | None,
-    maps: Sequence[MapChoice],
-    sources: Sequence[TokenizedText],
-    answers: Sequence[SentenceResult | HeedError],
-) -> None:
-    """Refuse matrices that no reply can hold before any is made. Counts tokens: a matrix of words is no larger."""
-    if request is None:
-        return
-    heads = sum(1 if request.mean_of_heads or choice.alignment else len(choice.heads) for choice in maps)
-    weights = sum(
-        heads * len(hypothesis.target_ids) * len(source.tokens)
-        for source, answer in zip(sources, answers, strict=True)
-        if isinstance(answer, SentenceResult)
-        for hypothesis in answer.hypotheses
-    )
-    if (size := weights * request.bytes_per_weight) > request.max_bytes:
-        raise InvalidFieldError(
-            "attention",
-            f"matrices of {size} bytes; {request.max_bytes} are allowed: send fewer texts, or ask for less",
-            "REPLY_TOO_LARGE",
-        )
 
 
 class _Turn:

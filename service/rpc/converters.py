@@ -11,17 +11,10 @@ from service.bundle.manifest import AlignmentEntry, AttentionMapEntry, Manifest
 from service.bundle.tokenizer import Token
 from service.engine.sentence import FinishReason
 from service.errors import HeedError, InvalidFieldError
+from service.presenter import AttentionRequest, AttentionView, MatrixView, Translated, TranslatedHypothesis, View
 from service.registry import RefusedModel, ServedModel
 from service.rpc.status import to_status
-from service.translator import (
-    AttentionRequest,
-    AttentionView,
-    MatrixView,
-    Translated,
-    TranslatedHypothesis,
-    TranslateRequest,
-    View,
-)
+from service.translator import TranslateRequest
 
 _VIEWS = {
     attention_pb2.ATTENTION_VIEW_ALIGNMENT: View.ALIGNMENT,

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import dataclasses
 from typing import Any
 
 import numpy as np
 import pytest
 
-from service.attention.words import words_of
 from service.bundle.manifest import AlignmentEntry, AttentionMapEntry, Manifest
 from service.bundle.repository import Bundle
-from service.engine.sentence import FinishReason, Hypothesis
+from service.engine.sentence import FinishReason, Hypothesis, SentenceResult, Timings
 from service.errors import InvalidFieldError, UnsupportedError
-from service.translator import AttentionRequest, MapChoice, View, _check_size, _with_attention, select_maps
+from service.presenter import AttentionRequest, MapChoice, View, check_size, present, select_maps
 
 
 def _map(name: str, layer: int, heads: int) -> AttentionMapEntry:
@@ -76,8 +75,7 @@ def test_what_no_graph_emits_is_refused(numbers: Bundle, changes: dict[str, Any]
 
 
 def test_the_alignment_is_the_shifted_mean_of_its_heads_and_named_maps_are_as_computed(numbers: Bundle) -> None:
-    bundle = SimpleNamespace(manifest=_manifest(numbers), target_tokenizer=numbers.target_tokenizer)
-    model: Any = SimpleNamespace(bundle=bundle)
+    bundle = dataclasses.replace(numbers, manifest=_manifest(numbers))
     source = numbers.source_tokenizer.encode("1 2")
     ids = tuple(numbers.target_tokenizer.encode_ids("3 4"))
     generator = np.random.default_rng(0)
@@ -89,8 +87,8 @@ def test_the_alignment_is_the_shifted_mean_of_its_heads_and_named_maps_are_as_co
 
     def shown(request: AttentionRequest) -> Any:
         maps = select_maps(bundle.manifest, EMITTED, request)
-        words = words_of(source.text, source.tokens)
-        return _with_attention(model, request, maps, source, words, hypothesis).attention
+        result = SentenceResult((hypothesis,), Timings(0, 0, 0))
+        return present(bundle, request, maps, source, result).hypotheses[0].attention
 
     mean = attention["high"].mean(axis=1)
     expected = np.stack([mean[1], mean[2], mean[2]])
@@ -111,15 +109,13 @@ def test_matrices_that_no_reply_holds_are_refused_before_they_are_made(numbers: 
     answer: Any = _answer(target_tokens=10)
     choices = [MapChoice(MAPS[0], tuple(range(8)))]
     fits = AttentionRequest(View.FULL, max_bytes=8 * 10 * 4 * 4)
-    _check_size(fits, choices, [source], [answer])
+    check_size(fits, choices, [source], [answer])
     with pytest.raises(InvalidFieldError, match="matrices of 2560 bytes; 1280 are allowed"):
-        _check_size(fits, choices, [source] * 2, [answer] * 2)
-    _check_size(AttentionRequest(View.FULL, max_bytes=1280, bytes_per_weight=1), choices, [source] * 2, [answer] * 2)
+        check_size(fits, choices, [source] * 2, [answer] * 2)
+    check_size(AttentionRequest(View.FULL, max_bytes=1280, bytes_per_weight=1), choices, [source] * 2, [answer] * 2)
 
 
 def _answer(target_tokens: int) -> Any:
-    from service.engine.sentence import SentenceResult, Timings
-
     ids = tuple(range(target_tokens))
     hypothesis = Hypothesis(ids, np.zeros(target_tokens, np.float32), {}, FinishReason.LENGTH)
     return SentenceResult((hypothesis,), Timings(0, 0, 0))

@@ -1,0 +1,237 @@
+"""What a reply says of a sentence: its text, tokens and words, and the views of its attention that were asked for.
+
+Token ids and weights in, a ``Translated`` out; which maps a request means, and whether their matrices fit a reply. Pure
+functions of a bundle's manifest and tokenizers; no queue, no wire. Called by the translator.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.attention.measures import Measures, measure
+from service.attention.views import Link, aligned, links, word_matrix
+from service.attention.words import Word, words_of
+from service.bundle.manifest import AlignmentEntry, AttentionMapEntry, AttentionVariant, Manifest
+from service.bundle.repository import Bundle
+from service.bundle.tokenizer import EOS_ID, Token, TokenizedText
+from service.engine.sentence import FinishReason, Floats, Hypothesis, SentenceResult
+from service.errors import HeedError, InvalidFieldError, UnsupportedError
+
+
+class View(enum.Enum):
+    """What of the attention to return. Links and measures come with each."""
+
+    ALIGNMENT = "alignment"
+    WORD = "word"
+    TOKEN = "token"  # noqa: S105 - a token of text
+    FULL = "full"
+
+
+@dataclass(frozen=True)
+class AttentionRequest:
+    """Empty ``maps``, ``layers`` and ``heads`` take the alignment, or, for FULL, everything.
+
+    ``bytes_per_weight`` is what the reply will spend, ``max_bytes`` what all of its matrices may.
+    """
+
+    view: View
+    maps: tuple[str, ...] = ()
+    layers: tuple[int, ...] = ()
+    heads: tuple[int, ...] = ()
+    mean_of_heads: bool = False
+    bytes_per_weight: int = 4
+    max_bytes: int = 32 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class MapChoice:
+    """One map whose matrix is returned: these heads of it, or, for ``alignment``, the alignment (shifted, one head)."""
+
+    entry: AttentionMapEntry
+    heads: tuple[int, ...]
+    alignment: bool = False
+
+
+@dataclass(frozen=True)
+class MatrixView:
+    """``weights`` (heads, rows, columns): rows of the target, columns of the source, in tokens or words."""
+
+    map: AttentionMapEntry
+    heads: tuple[int, ...]
+    of_words: bool
+    weights: Floats
+
+
+@dataclass(frozen=True)
+class AttentionView:
+    """What the reply says of a hypothesis's attention."""
+
+    links: tuple[Link, ...]
+    alignment: AlignmentEntry
+    matrices: tuple[MatrixView, ...]
+    measures: Measures
+
+
+@dataclass(frozen=True)
+class TranslatedHypothesis:
+    """``tokens`` end in `</s>` unless the length limit came first; ``log_probabilities`` has one for each."""
+
+    text: str
+    tokens: tuple[Token, ...]
+    log_probabilities: Floats
+    finish_reason: FinishReason
+    words: tuple[Word, ...]
+    attention: AttentionView | None
+
+
+@dataclass(frozen=True)
+class Translated:
+    """One text's outcome. ``source_words`` is empty without attention."""
+
+    source: TokenizedText
+    source_words: tuple[Word, ...]
+    hypotheses: tuple[TranslatedHypothesis, ...]
+
+
+def select_maps(manifest: Manifest, emitted: frozenset[str], request: AttentionRequest | None) -> tuple[MapChoice, ...]:
+    """The maps and heads whose matrices are returned, each once; ``emitted`` are those that a graph gives.
+
+    Raises UnsupportedError for a map, layer or head that the model has not, or when nothing has all that is asked for.
+    """
+    if request is None:
+        return ()
+    maps = [entry for entry in manifest.attention_maps if entry.name in emitted]
+    names, layers, heads = dict.fromkeys(request.maps), dict.fromkeys(request.layers), dict.fromkeys(request.heads)
+    most_heads = max((entry.heads for entry in maps), default=0)
+    unknown = [
+        *(f"map {name!r}" for name in names if name not in {entry.name for entry in maps}),
+        *(f"layer {layer}" for layer in layers if layer not in {entry.layer for entry in maps}),
+        *(f"head {head}" for head in heads if not 0 <= head < most_heads),
+    ]
+    if unknown:
+        raise _no_such_map(manifest, maps, unknown[0])
+    if request.view is View.ALIGNMENT:
+        return ()
+    if request.view is not View.FULL and not (names or layers or heads):
+        alignment = manifest.alignment
+        one = alignment.heads if len(alignment.heads) == 1 else ()  # a mean is of no one head
+        return (MapChoice(manifest.attention_map(alignment.map), one, alignment=True),)
+    found = [
+        MapChoice(entry, tuple(head for head in heads or range(entry.heads) if head < entry.heads))
+        for entry in maps
+        if (not names or entry.name in names) and (not layers or entry.layer in layers)
+    ]
+    if not (chosen := tuple(choice for choice in found if choice.heads)):
+        raise _no_such_map(manifest, maps, "that is of these maps, layers and heads at once")
+    return chosen
+
+
+def _no_such_map(manifest: Manifest, maps: Sequence[AttentionMapEntry], what: str) -> UnsupportedError:
+    has = ", ".join(f"{entry.name} (layer {entry.layer}, {entry.heads} heads)" for entry in maps)
+    return UnsupportedError(
+        "NO_SUCH_ATTENTION_MAP", f"{manifest.name} has no attention {what}; it has {has}", model=manifest.name
+    )
+
+
+def wanted_variant(manifest: Manifest, request: AttentionRequest | None, maps: Sequence[MapChoice]) -> AttentionVariant:
+    """The least that the engine must emit for this request."""
+    if request is None:
+        return "none"
+    alignment = manifest.alignment.map
+    return "alignment" if all(choice.entry.name == alignment for choice in maps) else "full"
+
+
+def check_size(
+    request: AttentionRequest | None,
+    maps: Sequence[MapChoice],
+    sources: Sequence[TokenizedText],
+    answers: Sequence[SentenceResult | HeedError],
+) -> None:
+    """Refuse matrices that no reply can hold before any is made. Counts tokens: a matrix of words is no larger."""
+    if request is None:
+        return
+    heads = sum(1 if request.mean_of_heads or choice.alignment else len(choice.heads) for choice in maps)
+    weights = sum(
+        heads * len(hypothesis.target_ids) * len(source.tokens)
+        for source, answer in zip(sources, answers, strict=True)
+        if isinstance(answer, SentenceResult)
+        for hypothesis in answer.hypotheses
+    )
+    if (size := weights * request.bytes_per_weight) > request.max_bytes:
+        raise InvalidFieldError(
+            "attention",
+            f"matrices of {size} bytes; {request.max_bytes} are allowed: send fewer texts, or ask for less",
+            "REPLY_TOO_LARGE",
+        )
+
+
+def present(
+    bundle: Bundle,
+    request: AttentionRequest | None,
+    maps: Sequence[MapChoice],
+    source: TokenizedText,
+    result: SentenceResult,
+) -> Translated:
+    """Detokenise every hypothesis and view its attention; ``maps`` are what ``select_maps`` chose."""
+    if request is None:
+        return Translated(source, (), tuple(_plain(bundle, hypothesis) for hypothesis in result.hypotheses))
+    source_words = words_of(source.text, source.tokens)
+    hypotheses = tuple(
+        _with_attention(bundle, request, maps, source, source_words, hypothesis) for hypothesis in result.hypotheses
+    )
+    return Translated(source, source_words, hypotheses)
+
+
+def _plain(bundle: Bundle, hypothesis: Hypothesis) -> TranslatedHypothesis:
+    target = bundle.target_tokenizer.decode(hypothesis.target_ids)
+    ended = hypothesis.target_ids[-1] == EOS_ID
+    return TranslatedHypothesis(
+        text=target.text,
+        tokens=target.tokens if ended else target.tokens[:-1],
+        log_probabilities=hypothesis.log_probabilities,
+        finish_reason=hypothesis.finish_reason,
+        words=(),
+        attention=None,
+    )
+
+
+def _with_attention(
+    bundle: Bundle,
+    request: AttentionRequest,
+    maps: Sequence[MapChoice],
+    source: TokenizedText,
+    source_words: tuple[Word, ...],
+    hypothesis: Hypothesis,
+) -> TranslatedHypothesis:
+    plain = _plain(bundle, hypothesis)
+    words = words_of(plain.text, plain.tokens)
+    alignment = bundle.manifest.alignment
+    weights = aligned(hypothesis.attention[alignment.map], alignment)
+    found = links(word_matrix(weights, words, source_words), words, source_words)
+    of_words = request.view is View.WORD
+    matrices = []
+    for choice in maps:
+        if choice.alignment:
+            chosen, heads = weights[None], choice.heads
+        else:  # (target_length, heads, source_length) -> (heads, target_length, source_length)
+            chosen, heads = hypothesis.attention[choice.entry.name][:, list(choice.heads)].swapaxes(0, 1), choice.heads
+        if request.mean_of_heads:
+            chosen, heads = chosen.mean(axis=0, keepdims=True), ()
+        if of_words:
+            chosen = np.stack([word_matrix(head, words, source_words) for head in chosen])
+        matrices.append(MatrixView(choice.entry, heads, of_words, chosen))
+    attention = AttentionView(
+        links=found,
+        alignment=alignment,
+        matrices=tuple(matrices),
+        measures=measure(
+            weights, hypothesis.log_probabilities, (source.tokens, source_words), (plain.tokens, words), found
+        ),
+    )
+    return TranslatedHypothesis(
+        plain.text, plain.tokens, plain.log_probabilities, plain.finish_reason, words, attention
+    )

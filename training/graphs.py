@@ -1,0 +1,270 @@
+"""PyTorch modules to ONNX graphs that point into one weights file.
+
+``write_weights`` first, then ``write_graphs`` beside it. Knows the model's methods and the bundle's graph entries; the
+rest of the bundle is ``training.export``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import struct
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+import torch
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.export import Dim
+
+from service.bundle.manifest import Dtype, GraphEntry, TensorSpec
+from training.errors import TrainingError
+from training.models.recurrent import Attention, Memory, RecurrentModel, State
+
+WEIGHTS_FILE = "weights.safetensors"
+_OPSET = 22
+_OWN_CONSTANT_BYTES = 1024  # a constant of the graph's own is smaller; anything larger must be a weight with a name
+_DTYPES: dict[int, Dtype] = {
+    TensorProto.FLOAT: "float32",
+    TensorProto.INT64: "int64",
+    TensorProto.INT32: "int32",
+}
+
+
+class _Encode(nn.Module):
+    def __init__(self, model: RecurrentModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, source_ids: Tensor, source_lengths: Tensor) -> tuple[Tensor, ...]:
+        memory, state = self.model.encode(source_ids, source_lengths)
+        return (*memory, *state)
+
+
+class _DecodeStep(nn.Module):
+    def __init__(self, model: RecurrentModel, with_attention: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.with_attention = with_attention
+
+    def forward(
+        self, token_ids: Tensor, positions: Tensor, source_lengths: Tensor, memory: list[Tensor], state: list[Tensor]
+    ) -> tuple[Tensor, ...]:
+        step = self.model.decode_step(token_ids, positions, source_lengths, Memory(*memory), State(*state))
+        return (step.logits, *(step.attention if self.with_attention else ()), *step.state)
+
+
+# --- weights ---------------------------------------------------------------------------------------------------------
+
+
+def write_weights(model: nn.Module, path: Path) -> dict[str, tuple[int, int]]:
+    """Write the canonical weights; return each tensor's place in the file: (offset, length) in bytes."""
+    tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(tensors, path)
+    with path.open("rb") as file:
+        (header_length,) = struct.unpack("<Q", file.read(8))  # the safetensors format: u64 length, JSON header, data
+        header = json.loads(file.read(header_length))
+    start = 8 + header_length
+    places = {name: header[name]["data_offsets"] for name in tensors}
+    return {name: (start + begin, end - begin) for name, (begin, end) in places.items()}
+
+
+# --- graphs ----------------------------------------------------------------------------------------------------------
+
+
+def write_graphs(model: RecurrentModel, directory: Path, weights: dict[str, tuple[int, int]]) -> list[GraphEntry]:
+    batch, length = 3, 5  # an example batch of 1 would bake 1 into the graph
+    source_ids = torch.randint(4, 10, (batch, length))
+    source_lengths = torch.tensor([5, 3, 2], dtype=torch.int32)
+    memory, state = model.encode(source_ids, source_lengths)
+    memory_names = [f"memory_{name}" for name in Memory._fields]
+    state_names = [f"state_{name}" for name in State._fields]
+    attention_names = [f"attention_{name}" for name in Attention._fields]
+    batch_axis, source_axis = Dim("batch"), Dim("source")
+    graphs = [
+        _export(
+            _Encode(model),
+            (source_ids, source_lengths),
+            (["source_ids", "source_lengths"], [*memory_names, *state_names]),
+            ({0: batch_axis, 1: source_axis}, {0: batch_axis}),
+            ("encode", "none"),
+            directory,
+            weights,
+        )
+    ]
+    for variant in ("none", "full"):
+        with_attention = variant == "full"
+        hypotheses = 2
+        graphs.append(
+            _export(
+                _DecodeStep(model, with_attention),
+                (
+                    torch.randint(4, 10, (batch, hypotheses)),
+                    torch.zeros(batch, dtype=torch.int64),
+                    source_lengths,
+                    list(memory),
+                    [tensor.repeat_interleave(hypotheses, 0) for tensor in state],
+                ),
+                (
+                    ["token_ids", "positions", "source_lengths", *memory_names, *state_names],
+                    [
+                        "logits",
+                        *(attention_names if with_attention else []),
+                        *(f"next_{name}" for name in state_names),
+                    ],
+                ),
+                (
+                    {0: batch_axis, 1: Dim("hypotheses")},
+                    {0: batch_axis},
+                    {0: batch_axis},
+                    [{0: batch_axis, 1: source_axis} for _ in memory],
+                    [{0: Dim.DYNAMIC} for _ in state],
+                ),
+                ("decode_step", variant),
+                directory,
+                weights,
+            )
+        )
+    return graphs
+
+
+def _export(
+    module: nn.Module,
+    example: tuple[object, ...],
+    names: tuple[list[str], list[str]],
+    dynamic_shapes: tuple[object, ...],
+    kind: tuple[str, str],
+    directory: Path,
+    weights: dict[str, tuple[int, int]],
+) -> GraphEntry:
+    role, variant = kind
+    with _quiet():
+        program = torch.onnx.export(
+            module.eval(),
+            example,
+            dynamo=True,
+            input_names=names[0],
+            output_names=names[1],
+            dynamic_shapes=dynamic_shapes,
+            opset_version=_OPSET,
+            optimize=True,
+            verbose=False,
+        )
+    if program is None:
+        raise TrainingError(f"PyTorch exported nothing for {role}")
+    proto = program.model_proto
+    file_name = f"{role}.onnx" if role == "encode" else f"{role}.{variant}.onnx"
+    _strip_debris(proto)
+    _point_at_weights(proto, module.get_submodule("model").state_dict(), weights, file_name)
+    onnx.save(proto, directory / file_name)
+    onnx.checker.check_model(directory / file_name)
+    return _graph_entry(proto, role, variant, file_name)
+
+
+def _strip_debris(proto: ModelProto) -> None:
+    """Drop the exporter's traces (file paths of this machine among them); names and shapes stay."""
+    for node in proto.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output, *proto.graph.initializer):
+        del value.metadata_props[:]  # type: ignore[attr-defined]
+        value.doc_string = ""  # type: ignore[attr-defined]
+    del proto.metadata_props[:], proto.graph.metadata_props[:]
+    proto.graph.doc_string = proto.doc_string = ""
+
+
+def _point_at_weights(
+    proto: ModelProto, state: dict[str, Tensor], weights: dict[str, tuple[int, int]], file_name: str
+) -> None:
+    """Make every large initializer a reference into the weights file, so that all graphs share one copy.
+
+    The exporter folds the transposition of a linear layer's weight; the canonical weight is put back with a Transpose
+    node, which onnxruntime folds when it loads. Raises TrainingError for a large constant that is no weight.
+    """
+    kept, added = [], {}
+    for tensor in proto.graph.initializer:
+        name = tensor.name.removeprefix("model.")
+        if name in weights:
+            added[tensor.name] = _external(tensor.name, tensor.dims, weights[name])
+            continue
+        value = torch.from_numpy(numpy_helper.to_array(tensor).copy())
+        source = _transposed_weight(value, state)
+        if source is None and value.nbytes < _OWN_CONSTANT_BYTES:
+            kept.append(tensor)
+            continue
+        if source is None:
+            raise TrainingError(f"{file_name}: the constant {tensor.name} {list(tensor.dims)} is none of the weights")
+        added[f"model.{source}"] = _external(f"model.{source}", list(reversed(tensor.dims)), weights[source])
+        node = helper.make_node("Transpose", [f"model.{source}"], [tensor.name], perm=[1, 0])
+        proto.graph.node.insert(0, node)
+    del proto.graph.initializer[:]
+    proto.graph.initializer.extend([*kept, *added.values()])
+
+
+def _transposed_weight(value: Tensor, state: dict[str, Tensor]) -> str | None:
+    if value.dim() != 2:
+        return None
+    for name, weight in state.items():
+        if weight.shape == value.t().shape and torch.equal(weight, value.t()):
+            return name
+    return None
+
+
+def _external(name: str, dims: object, place: tuple[int, int]) -> TensorProto:
+    tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, data_location=TensorProto.EXTERNAL)
+    tensor.dims.extend(dims)  # type: ignore[arg-type]
+    for key, value in (("location", WEIGHTS_FILE), ("offset", str(place[0])), ("length", str(place[1]))):
+        tensor.external_data.add(key=key, value=value)
+    return tensor
+
+
+def _graph_entry(proto: ModelProto, role: str, variant: str, file_name: str) -> GraphEntry:
+    """Describe a graph by its own declared inputs and outputs; a batch axis that is not symbolic is refused."""
+    inputs, outputs = (
+        tuple(_tensor_spec(value) for value in values) for values in (proto.graph.input, proto.graph.output)
+    )
+    for spec in (*inputs, *outputs):
+        if isinstance(spec.axes[0], int):
+            raise TrainingError(f"{file_name}: the first axis of {spec.name} was frozen at {spec.axes[0]}")
+    return GraphEntry.model_validate(
+        {"role": role, "file": file_name, "attention": variant, "inputs": inputs, "outputs": outputs}
+    )
+
+
+def _tensor_spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    kind = value.type.tensor_type
+    axes = tuple(
+        dim.dim_value if dim.HasField("dim_value") else _axis_name(value.name, position, dim.dim_param)
+        for position, dim in enumerate(kind.shape.dim)
+    )
+    return TensorSpec(name=value.name, dtype=_DTYPES[kind.elem_type], axes=axes)
+
+
+def _axis_name(tensor: str, position: int, exported: str) -> str:
+    """Rows (batch x hypotheses) have an expression for a name in the graph; the manifest calls them rows."""
+    hypothesis_wise = tensor in ("logits",) or tensor.startswith(("attention_", "next_state_"))
+    if position == 0 and (hypothesis_wise or (tensor.startswith("state_") and exported != "batch")):
+        return "rows"
+    return exported
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter speaks of its own inside (axis names, absent torchvision); none of it is for our user."""
+    names = ("torch.onnx", "torch.onnx._internal.exporter._registration", "onnxscript", "onnx_ir")
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
