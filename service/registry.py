@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from service.bundle.errors import BundleError
 from service.bundle.repository import Bundle, Repository
 from service.engine.engine import Engine, EngineSettings
-from service.engine.errors import EngineError
+from service.engine.errors import ProviderError
 from service.engine.onnx_model import OnnxModel, Provider
 from service.engine.scheduler import Load
 from service.engine.sentence import SentenceRequest
@@ -82,8 +82,8 @@ class ModelRegistry:
             try:
                 self._ready[name] = model = self._load(repository.load(name, number))
             except Exception as error:  # one bad bundle, in whatever way, must not stop the others
-                known = isinstance(error, (BundleError, EngineError))
-                reason = str(error) if known else f"it does not load ({type(error).__name__}): export it again"
+                known = isinstance(error, (BundleError, ProviderError))  # written for a reader; others may name paths
+                reason = str(error) if known else f"it does not load ({type(error).__name__}); the log has the reason"
                 _log.error("model refused: %s/%d: %s", name, number, reason, exc_info=None if known else error)
                 self._refused[name, number] = RefusedModel(name, number, reason)
                 self._metrics.model_load_failures.labels(name, str(number)).inc()

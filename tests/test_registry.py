@@ -34,6 +34,33 @@ def test_a_bundle_that_answers_its_golden_sentences_otherwise_is_refused(bundles
         registry.stop(0)
 
 
+def test_whatever_is_wrong_with_one_bundle_the_others_serve(bundles: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A graph that hashes right and is none, by somebody who knows the format."""
+    directory = bundles / "letters" / "1"
+    (directory / "encode.onnx").write_bytes(b"nothing that onnxruntime reads")
+    values = json.loads((directory / "manifest.json").read_bytes())
+    values["files"]["encode.onnx"] = {
+        "sha256": hashlib.sha256((directory / "encode.onnx").read_bytes()).hexdigest(),
+        "size_bytes": (directory / "encode.onnx").stat().st_size,
+    }
+    content = json.dumps(values).encode()
+    (directory / "manifest.json").write_bytes(content)
+    (directory / "manifest.json.sha256").write_text(hashlib.sha256(content).hexdigest())
+    registry = ModelRegistry(Repository(bundles), Metrics(), "cpu", SETTINGS)
+    try:
+        assert [model.name for model in registry.ready] == ["numbers"]
+        assert registry.refused[0].error == "it does not load (RuntimeFailureError); the log has the reason"
+        assert "onnxruntime cannot load" in caplog.text
+    finally:
+        registry.stop(0)
+
+
+def test_a_queue_that_holds_not_one_sentence_is_refused(bundles: Path) -> None:
+    registry = ModelRegistry(Repository(bundles), Metrics(), "cpu", EngineSettings(workers=1, queue_tokens=80))
+    assert registry.ready == []
+    assert "may need 88 tokens for one sentence, queue_tokens is 80: raise it" in registry.refused[0].error
+
+
 def test_without_a_default_a_request_must_name_its_model_unless_there_is_one(bundles: Path) -> None:
     (bundles / "repository.json").unlink()
     registry = ModelRegistry(Repository(bundles), Metrics(), "cpu", SETTINGS)

@@ -167,6 +167,7 @@ async def test_a_changed_byte_refuses_one_model_and_the_rest_serves(bundles: Pat
             listed = {(m.name, m.version): m for m in (await stub.ListModels(ListModelsRequest())).models}
             assert listed["letters", 1].state == model_pb2.MODEL_STATE_REFUSED
             assert name in listed["letters", 1].status.message
+            assert str(bundles) not in listed["letters", 1].status.message
             assert listed["numbers", 2].state == model_pb2.MODEL_STATE_READY
             health = health_pb2_grpc.HealthStub(channel)
             checked = await health.Check(health_pb2.HealthCheckRequest(service="heed.v1.TranslationService/letters"))
