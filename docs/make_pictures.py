@@ -25,15 +25,16 @@ _INK, _PAPER, _HUE = "#1f2933", "#ffffff", (180, 83, 9)
 
 def svg(title: str, columns: list[str], rows: list[str], weights: npt.NDArray[np.float32]) -> str:
     """A heatmap: rows of the target, columns of the source; a cell is as dark as its weight, and says it on hover."""
-    width, height = _MARGIN + _CELL * len(columns) + 12, _MARGIN + _CELL * len(rows) + 12
+    width, height = _MARGIN + _CELL * len(columns) + 24, _MARGIN + _CELL * len(rows) + 12
     parts = [
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} {height}' width='{width}' height='{height}'>",
         f"<title>{escape(title)}</title>",
         f"<rect width='100%' height='100%' fill='{_PAPER}'/>",
     ]
     for place, label in enumerate(columns):
-        x = _MARGIN + _CELL * place + _CELL // 2
-        parts.append(_text(x, _MARGIN - 10, label, "middle"))
+        long = len(label) > 2  # `</s>`, last: it may run over the edge of its cell
+        x = _MARGIN + _CELL * place + (4 if long else _CELL // 2)
+        parts.append(_text(x, _MARGIN - 10, label, "start" if long else "middle"))
     for place, label in enumerate(rows):
         y = _MARGIN + _CELL * place
         parts.append(_text(_MARGIN - 8, y + _CELL - 6, label, "end"))
