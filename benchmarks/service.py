@@ -2,30 +2,52 @@
 
     python -m benchmarks.service
 
-Client and server share the machine, so figures are of both. They tell how the parts compare, not what a server can do.
+Client and server are two processes on one machine, so figures are of both. They tell how the parts compare, not what a
+server can do.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import statistics
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import grpc
 from heed.v1.translation_service_pb2 import TranslateRequest
 from heed.v1.translation_service_pb2_grpc import TranslationServiceStub
 
 from benchmarks.measuring import ROOT, shipped
-from service.rpc.server import Server
-from service.settings import ServerSettings
 
 SECONDS = 5.0
 
 
-def _settings(**changes: object) -> ServerSettings:
-    values: dict[str, object] = {"models": ROOT / "exported", "address": "127.0.0.1:0"}
-    values |= {"metrics_address": "127.0.0.1:0", "pause_seconds": 0.0, "grace_seconds": 5.0}
-    return ServerSettings.model_validate(values | changes)
+@contextmanager
+def _server(*options: str) -> Iterator[str]:
+    """A server process on a free port; yields its address."""
+    addresses = ("--address", "127.0.0.1:0", "--metrics-address", "127.0.0.1:0", "--pause-seconds", "0")
+    command = [
+        sys.executable,
+        "-c",
+        "from service.cli import main; main()",
+        "serve",
+        "--models",
+        str(ROOT / "exported"),
+    ]
+    process = subprocess.Popen([*command, *addresses, *options], stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if found := re.search(r"serving on (\S+),", line):
+                yield found[1]
+                break
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
 
 
 async def _load(stub: TranslationServiceStub, texts: list[str], callers: int, per_call: int, view: int | None) -> str:
@@ -53,10 +75,16 @@ async def _load(stub: TranslationServiceStub, texts: list[str], callers: int, pe
 
 async def _refusals(texts: list[str]) -> str:
     """Fill a small queue and ask on: how long a refusal takes."""
-    server = Server(_settings(queue_tokens=8_000, rows_per_worker=8))
-    await server.start()
     seconds: list[float] = []
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+    with _server("--queue-tokens", "8000", "--rows-per-worker", "8") as address:
+        await _ask_a_full_queue(address, texts, seconds)
+    cuts = statistics.quantiles(seconds, n=100)
+    p50, p95, p99 = (cuts[place] * 1e3 for place in (49, 94, 98))
+    return f"{len(seconds)} refusals: p50 {p50:.1f} ms, p95 {p95:.1f} ms, p99 {p99:.1f} ms"
+
+
+async def _ask_a_full_queue(address: str, texts: list[str], seconds: list[float]) -> None:
+    async with grpc.aio.insecure_channel(address) as channel:
         stub = TranslationServiceStub(channel)
         busy = True
 
@@ -79,25 +107,23 @@ async def _refusals(texts: list[str]) -> str:
             await asyncio.sleep(0.005)
         busy = False
         await asyncio.gather(*fillers)
-    await server.stop()
-    cuts = statistics.quantiles(seconds, n=100)
-    p50, p95, p99 = (cuts[place] * 1e3 for place in (49, 94, 98))
-    return f"{len(seconds)} refusals: p50 {p50:.1f} ms, p95 {p95:.1f} ms, p99 {p99:.1f} ms"
 
 
 async def main() -> None:
     _, examples = shipped("dates", 2000)
     texts = [example.source for example in examples]
-    server = Server(_settings())
-    await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+    with _server() as address:
+        await _loads(address, texts)
+    print(await _refusals(texts))
+
+
+async def _loads(address: str, texts: list[str]) -> None:
+    async with grpc.aio.insecure_channel(address) as channel:
         stub = TranslationServiceStub(channel)
         for callers, per_call, view in ((1, 1, None), (1, 1, 2), (32, 1, None), (8, 64, None), (8, 64, 1), (8, 64, 2)):
             name = {None: "no attention", 1: "links", 2: "word matrix"}[view]
             found = await _load(stub, texts, callers, per_call, view)
             print(f"{callers:3} callers x {per_call:2} dates, {name:12}: {found}", flush=True)
-    await server.stop()
-    print(await _refusals(texts))
 
 
 if __name__ == "__main__":
