@@ -17,7 +17,7 @@ _KINDS = {
     (True, False): "client_stream",
     (True, True): "bidi_stream",
 }
-_CLOCKS_DIFFER_SECONDS = 0.02
+_CLOCKS_DIFFER_SECONDS = 0.1
 _MAKERS: dict[tuple[bool, bool], Callable[..., grpc.RpcMethodHandler[Any, Any]]] = {
     (False, False): grpc.unary_unary_rpc_method_handler,
     (False, True): grpc.unary_stream_rpc_method_handler,
@@ -88,7 +88,8 @@ class MetricsInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] 
 def cancellation(context: Any) -> str:
     """Why gRPC cancelled a handler, which it does not tell: CANCELLED, or DEADLINE_EXCEEDED, known by the time left.
 
-    The client counts from when it sent, so its word of a passed deadline may come just before our own clock's.
+    The client counts from when it sent, we from when we read: its word of a passed deadline comes before our clock's,
+    by as much as a busy machine is late. A client that cancels so shortly before its deadline is counted as late too.
     """
     remaining = context.time_remaining()
     return "DEADLINE_EXCEEDED" if remaining is not None and remaining <= _CLOCKS_DIFFER_SECONDS else "CANCELLED"
