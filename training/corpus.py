@@ -172,8 +172,13 @@ def _write_texts(config: Config, directory: Path, progress: Progress) -> None:
 
 
 def _write_tsv(path: Path, examples: Iterable[Example]) -> None:
+    """Raises CorpusError for a text that cannot stand in a line of such a file."""
     with path.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(f"{example.source}\t{example.target}\t{example.annotation}\n" for example in examples)
+        for example in examples:
+            columns = (example.source, example.target, example.annotation)
+            if any(character in column for column in columns for character in "\t\r\n"):
+                raise CorpusError(f"{path.name}: a tab or a line break in {example}")
+            file.write("\t".join(columns) + "\n")
 
 
 def _write_arrays(tokenizer: Tokenizer, directory: Path, part: str, side: str) -> None:

@@ -17,7 +17,7 @@ from training import corpus as corpus_module
 from training.config import Config
 from training.corpus import SIDES, Corpus, prepare
 from training.errors import CorpusError
-from training.tasks import TASKS
+from training.tasks import TASKS, Example, Task
 
 PARTS = {"training": 300, "validation": 30, "test": 20}
 FILES = {
@@ -165,6 +165,16 @@ def test_a_corpus_that_was_never_finished_is_none(tmp_path: Path, copy: Path, mo
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", ["1\t2", "1\n2", "1\r"])
+def test_a_text_that_no_line_can_hold_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    task = Task(lambda _seed: itertools.repeat(Example(source, "1", "")), lambda *_: [])
+    monkeypatch.setitem(corpus_module.TASKS, "reverse", task)
+    with pytest.raises(CorpusError, match="a tab or a line break in Example"):
+        prepare(tiny_config(tmp_path), ignore_progress)
+    with pytest.raises(CorpusError, match="no prepared corpus"):
+        Corpus(tmp_path / "data")
 
 
 @pytest.mark.parametrize("content", ["", "{", "{}", "[]"])

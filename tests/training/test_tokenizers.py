@@ -59,7 +59,7 @@ def test_a_character_is_a_piece_and_no_other_is(dates_corpus: Corpus) -> None:
 
 # No line break or tab can stand in a TSV file. The others SentencePiece keeps for itself: the end of a text, a
 # separator, its sign for a space and its sign for the unknown. None of them is in a date.
-CHARACTERS = st.characters(codec="utf-8", exclude_characters="\t\n\0\x1f▁▅")
+CHARACTERS = st.characters(codec="utf-8", exclude_characters="\t\r\n\0\x1f▁▅")
 LETTERS = CHARACTERS.filter(lambda character: character != " ")
 
 
