@@ -184,11 +184,6 @@ class ModelRegistry:
             "language pair", f"{source}-{target}", f"no model from {source!r} to {target!r}; this server has {pairs}"
         )
 
-    def close(self) -> None:
-        """Take no more work."""
-        for model in self.ready:
-            model.engine.close()
-
     def stop(self, grace_seconds: float) -> bool:
         """End every engine; True when nothing had to be given up."""
         deadline = time.monotonic() + grace_seconds

@@ -102,10 +102,6 @@ class Engine:
     def load(self) -> Load:
         return self._scheduler.load()
 
-    def close(self) -> None:
-        """Take no more work; what is queued and running goes on."""
-        self._scheduler.close()
-
     def stop(self, grace_seconds: float = 0.0) -> bool:
         """Take no more work, wait for what is held, end the workers. False when some of it had to be given up."""
         self._scheduler.close()
