@@ -53,7 +53,7 @@ def pytorch_greedy(model: RecurrentModel, sources: list[list[int]], limit: int) 
         state = step.state
         last = step.logits.argmax(-1, keepdim=True)
         log_probabilities.append(torch.log_softmax(step.logits, -1).gather(-1, last))
-        attention.append(step.attention.cross)
+        attention.append(step.attention["cross"])
         tokens.append(last[:, 0])
         positions += 1
         ended |= last[:, 0] == EOS_ID

@@ -5,6 +5,7 @@ python -m docs.make_pictures
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
@@ -17,24 +18,57 @@ from service.engine.engine import Engine, EngineSettings
 from service.engine.onnx_model import OnnxModel
 from service.engine.sentence import SentenceRequest
 
+Weights = npt.NDArray[np.float32]
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "pictures"
 _CELL, _MARGIN, _FONT = 22, 56, "font-family='ui-monospace,Menlo,Consolas,monospace' font-size='14'"
 _INK, _PAPER, _HUE = "#1f2933", "#ffffff", (180, 83, 9)
 
 
-def svg(title: str, columns: list[str], rows: list[str], weights: npt.NDArray[np.float32]) -> str:
+def svg(title: str, columns: list[str], rows: list[str], weights: Weights) -> str:
     """A heatmap: rows of the target, columns of the source; a cell is as dark as its weight, and says it on hover."""
     width, height = _MARGIN + _CELL * len(columns) + 24, _MARGIN + _CELL * len(rows) + 12
-    parts = [
+    return _page(title, width, height, _cells(columns, rows, weights))
+
+
+def heatmaps(output: Path, panels: Sequence[tuple[str, list[str], list[str], Weights]]) -> None:
+    """Several heatmaps in one SVG, three in a row: title, column labels, row labels, weights (rows, columns) of each.
+
+    Labels of more than three characters, those of blocks, run upwards above their columns.
+    """
+    side = _MARGIN + _CELL * max(len(columns) for _, columns, _, _ in panels) + 40
+    parts = []
+    for number, (title, columns, rows, weights) in enumerate(panels):
+        left, top = side * (number % 3), (side + 20) * (number // 3) + 20
+        long = max(map(len, columns)) > 3
+        offset = 64 if long else 0
+        parts.append(f"<g transform='translate({left + offset},{top + offset})'>")
+        parts.append(f"<text x='{_MARGIN - offset}' y='{8 - offset}' fill='{_INK}' {_FONT}>{escape(title)}</text>")
+        parts += [*_cells(columns, rows, weights, upright=not long), "</g>"]
+    height = (side + 20) * -(-len(panels) // 3) + 20
+    output.write_text(_page(output.stem, side * min(3, len(panels)), height, parts), encoding="utf-8")
+    print(output.relative_to(ROOT))
+
+
+def _page(title: str, width: int, height: int, parts: list[str]) -> str:
+    head = [
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} {height}' width='{width}' height='{height}'>",
         f"<title>{escape(title)}</title>",
         f"<rect width='100%' height='100%' fill='{_PAPER}'/>",
     ]
+    return "\n".join([*head, *parts, "</svg>"]) + "\n"
+
+
+def _cells(columns: list[str], rows: list[str], weights: Weights, upright: bool = True) -> list[str]:
+    parts = []
     for place, label in enumerate(columns):
         long = len(label) > 2  # `</s>`, last: it may run over the edge of its cell
         x = _MARGIN + _CELL * place + (4 if long else _CELL // 2)
-        parts.append(_text(x, _MARGIN - 10, label, "start" if long else "middle"))
+        if upright:
+            parts.append(_text(x, _MARGIN - 10, label, "start" if long else "middle"))
+        else:
+            turned = f"transform='translate({x + 10},{_MARGIN - 8}) rotate(-90)'"
+            parts.append(f"<text {turned} fill='{_INK}' {_FONT}>{escape(label)}</text>")
     for place, label in enumerate(rows):
         y = _MARGIN + _CELL * place
         parts.append(_text(_MARGIN - 8, y + _CELL - 6, label, "end"))
@@ -45,7 +79,7 @@ def svg(title: str, columns: list[str], rows: list[str], weights: npt.NDArray[np
                 f"fill='rgb({red},{green},{blue})' stroke='#e4e7eb' stroke-width='0.5'>"
                 f"<title>{escape(label)} looked at {escape(columns[column])}: {weight:.2f}</title></rect>"
             )
-    return "\n".join([*parts, "</svg>"]) + "\n"
+    return parts
 
 
 def _text(x: int, y: int, label: str, anchor: str) -> str:

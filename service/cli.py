@@ -30,6 +30,7 @@ app = typer.Typer(
     help="Translate text and see what the model looked at.\n\n"
     'Example: `heed serve` in one terminal, `heed translate "9 May 2018" --attention word` in another.',
 )
+_PADDING = "∅"  # a one-shot model has a column for every place of its padding
 _LINES_PER_CALL = 64
 _DEFAULTS = ServerSettings()
 
@@ -250,9 +251,8 @@ def _draw(translation: translation_pb2.Translation) -> None:
             console.print(f"  {words[0]} → {words[1]}  {link.weight:.2f}", markup=False)
         return
     for matrix in best.attention.matrices:
-        of_words = matrix.unit == attention_pb2.ATTENTION_UNIT_WORD
-        rows = [word.text for word in best.words] if of_words else _labels(best.tokens)
-        columns = [word.text for word in translation.source_words] if of_words else _labels(translation.source_tokens)
+        rows = _labels(matrix, best.tokens, best.words)
+        columns = _labels(matrix, translation.source_tokens, translation.source_words)
         heads = matrix.heads or ["mean"]
         for head, weights in zip(heads, unpack(matrix), strict=True):
             console.print(f"\n{matrix.map}, layer {matrix.layer}, head {head} ({matrix.score_function})", style="dim")
@@ -260,9 +260,26 @@ def _draw(translation: translation_pb2.Translation) -> None:
                 console.print(line, markup=False, soft_wrap=True)
 
 
-def _labels(tokens: Sequence[translation_pb2.Token]) -> list[str]:
-    """SentencePiece writes a space as ▁, which looks like a shade beside the map's own."""
-    return [token.piece.replace("▁", "·" if len(token.piece) == 1 else "") for token in tokens]
+def _labels(
+    matrix: attention_pb2.AttentionMatrix,
+    tokens: Sequence[translation_pb2.Token],
+    words: Sequence[translation_pb2.Word],
+) -> list[str]:
+    """The names of a matrix's rows or columns: words, tokens or blocks of tokens.
+
+    SentencePiece writes a space as ▁, which looks like a shade beside the map's own.
+    """
+    if matrix.unit == attention_pb2.ATTENTION_UNIT_WORD:
+        return [_PADDING if word.special and word.text == "<pad>" else word.text for word in words]
+    pieces = [_spelled(token) for token in tokens]
+    size = matrix.tokens_per_unit or 1  # 0: a server older than blocks
+    return [" ".join(pieces[i : i + size]) for i in range(0, len(pieces), size)]
+
+
+def _spelled(token: translation_pb2.Token) -> str:
+    if token.special and token.piece == "<pad>":
+        return _PADDING
+    return token.piece.replace("▁", "·" if len(token.piece) == 1 else "")
 
 
 def _complain(message: str) -> None:

@@ -61,11 +61,15 @@ class Metrics:
             "heed_encode_padding_tokens_total", "Padding encoded beside source tokens.", model, registry=registry
         )
         self.batch_rows = Histogram(
-            "heed_decode_batch_rows", "Rows of each decoder step.", model, buckets=_ROWS, registry=registry
+            "heed_decode_batch_rows",
+            "Rows of each decoder step or one-shot pass.",
+            model,
+            buckets=_ROWS,
+            registry=registry,
         )
         self.run_seconds = Histogram(
             "heed_onnxruntime_run_seconds",
-            "One encoder call or one decoder step, its buffers and search included.",
+            "One encoder call, decoder step or one-shot pass, its buffers and search included.",
             (*model, "graph"),
             buckets=_SHORT,
             registry=registry,
@@ -149,6 +153,7 @@ class EngineMetrics:
         self._rows = metrics.batch_rows.labels(*labels)
         self._encode_seconds = metrics.run_seconds.labels(*labels, "encode")
         self._step_seconds = metrics.run_seconds.labels(*labels, "decode_step")
+        self._pass_seconds = metrics.run_seconds.labels(*labels, "one_shot")
         self._finished = {reason: metrics.finished.labels(*labels, reason.value) for reason in FinishReason}
         self._dropped = {
             reason: metrics.dropped.labels(*labels, reason) for reason in ("cancelled", "deadline", "failed", "stopped")
@@ -164,6 +169,12 @@ class EngineMetrics:
     def stepped(self, rows: int, seconds: float) -> None:
         self._rows.observe(rows)
         self._step_seconds.observe(seconds)
+
+    def passed(self, rows: int, tokens: int, padded_tokens: int, seconds: float) -> None:
+        self._source_tokens.inc(tokens)
+        self._padding.inc(padded_tokens - tokens)
+        self._rows.observe(rows)
+        self._pass_seconds.observe(seconds)
 
     def finished(self, reason: FinishReason, target_tokens: int) -> None:
         self._finished[reason].inc()

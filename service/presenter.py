@@ -17,7 +17,7 @@ from service.attention.views import Link, aligned, links, word_matrix
 from service.attention.words import Word, words_of
 from service.bundle.manifest import AlignmentEntry, AttentionMapEntry, AttentionVariant, Manifest
 from service.bundle.repository import Bundle
-from service.bundle.tokenizer import EOS_ID, Token, TokenizedText
+from service.bundle.tokenizer import Token, TokenizedText
 from service.engine.sentence import FinishReason, Floats, Hypothesis, SentenceResult
 from service.errors import HeedError, InvalidFieldError, UnsupportedError
 
@@ -58,7 +58,7 @@ class MapChoice:
 
 @dataclass(frozen=True)
 class MatrixView:
-    """``weights`` (heads, rows, columns): rows of the target, columns of the source, in tokens or words."""
+    """``weights`` (heads, rows, columns): rows of the target, columns of the source, in words or in the map's units."""
 
     map: AttentionMapEntry
     heads: tuple[int, ...]
@@ -78,7 +78,7 @@ class AttentionView:
 
 @dataclass(frozen=True)
 class TranslatedHypothesis:
-    """``tokens`` end in `</s>` unless the length limit came first; ``log_probabilities`` has one for each."""
+    """``tokens`` as in ``engine.sentence.Hypothesis``; ``log_probabilities`` has one for each."""
 
     text: str
     tokens: tuple[Token, ...]
@@ -146,6 +146,7 @@ def wanted_variant(manifest: Manifest, request: AttentionRequest | None, maps: S
 
 
 def check_size(
+    manifest: Manifest,
     request: AttentionRequest | None,
     maps: Sequence[MapChoice],
     sources: Sequence[TokenizedText],
@@ -155,8 +156,9 @@ def check_size(
     if request is None:
         return
     heads = sum(1 if request.mean_of_heads or choice.alignment else len(choice.heads) for choice in maps)
+    columns = manifest.one_shot_length
     weights = sum(
-        heads * len(hypothesis.target_ids) * len(source.tokens)
+        heads * len(hypothesis.target_ids) * (columns or len(source.tokens))
         for source, answer in zip(sources, answers, strict=True)
         if isinstance(answer, SentenceResult)
         for hypothesis in answer.hypotheses
@@ -179,6 +181,7 @@ def present(
     """Detokenise every hypothesis and view its attention; ``maps`` are what ``select_maps`` chose."""
     if request is None:
         return Translated(source, (), tuple(_plain(bundle, hypothesis) for hypothesis in result.hypotheses))
+    source = source.padded(bundle.manifest.one_shot_length or 0)  # attention to padding is attention too
     source_words = words_of(source.text, source.tokens)
     hypotheses = tuple(
         _with_attention(bundle, request, maps, source, source_words, hypothesis) for hypothesis in result.hypotheses
@@ -188,10 +191,9 @@ def present(
 
 def _plain(bundle: Bundle, hypothesis: Hypothesis) -> TranslatedHypothesis:
     target = bundle.target_tokenizer.decode(hypothesis.target_ids)
-    ended = hypothesis.target_ids[-1] == EOS_ID
     return TranslatedHypothesis(
         text=target.text,
-        tokens=target.tokens if ended else target.tokens[:-1],
+        tokens=target.tokens,
         log_probabilities=hypothesis.log_probabilities,
         finish_reason=hypothesis.finish_reason,
         words=(),
@@ -212,7 +214,6 @@ def _with_attention(
     alignment = bundle.manifest.alignment
     weights = aligned(hypothesis.attention[alignment.map], alignment)
     found = links(word_matrix(weights, words, source_words), words, source_words)
-    of_words = request.view is View.WORD
     matrices = []
     for choice in maps:
         if choice.alignment:
@@ -221,6 +222,7 @@ def _with_attention(
             chosen, heads = hypothesis.attention[choice.entry.name][:, list(choice.heads)].swapaxes(0, 1), choice.heads
         if request.mean_of_heads:
             chosen, heads = chosen.mean(axis=0, keepdims=True), ()
+        of_words = request.view is View.WORD and choice.entry.tokens_per_unit == 1  # a block is of no word
         if of_words:
             chosen = np.stack([word_matrix(head, words, source_words) for head in chosen])
         matrices.append(MatrixView(choice.entry, heads, of_words, chosen))

@@ -14,7 +14,7 @@ from service.bundle.errors import BundleError
 from service.bundle.repository import Bundle, Repository
 from service.engine.engine import Engine, EngineSettings
 from service.engine.errors import ProviderError
-from service.engine.onnx_model import OnnxModel, Provider
+from service.engine.onnx_model import OneShotOnnxModel, OnnxModel, Provider, open_model
 from service.engine.scheduler import Load
 from service.engine.sentence import SentenceRequest
 from service.errors import InvalidFieldError, NotFoundError, UnsupportedError
@@ -100,10 +100,6 @@ class ModelRegistry:
     def _load(self, bundle: Bundle) -> ServedModel:
         """Open the graphs, start the engine, translate the golden sentences. Raises BundleError, EngineError."""
         manifest = bundle.manifest
-        if manifest.capabilities.generation != "autoregressive":
-            raise BundleError(
-                f"{bundle.label}: this Heed runs autoregressive models, this one is one-shot: update Heed"
-            )
         if manifest.capabilities.document_context:
             raise BundleError(f"{bundle.label} wants the sentences before; this Heed gives it none: update Heed")
         cost = manifest.limits.max_source_tokens + manifest.limits.max_target_tokens
@@ -112,7 +108,7 @@ class ModelRegistry:
                 f"{bundle.label} may need {cost} tokens for one sentence, queue_tokens is "
                 f"{self._engine_settings.queue_tokens}: raise it"
             )
-        model = OnnxModel(bundle, self._provider, self._engine_settings.threads_per_worker)
+        model = open_model(bundle, self._provider, self._engine_settings.threads_per_worker)
         _check_golden_sentences(bundle, model, self._engine_settings.threads_per_worker)
         observer = self._metrics.observer(manifest.name, manifest.version)
         return ServedModel(bundle, Engine(model, self._engine_settings, observer))
@@ -203,7 +199,7 @@ def _check_languages(model: ServedModel, source: str, target: str) -> None:
             )
 
 
-def _check_golden_sentences(bundle: Bundle, model: OnnxModel, threads: int) -> None:
+def _check_golden_sentences(bundle: Bundle, model: OnnxModel | OneShotOnnxModel, threads: int) -> None:
     """Translate them on an engine of their own, before anyone else may ask; this also warms the graphs up."""
     engine = Engine(model, EngineSettings(workers=1, threads_per_worker=threads))
     try:

@@ -89,7 +89,7 @@ class Translator:
         outcomes: list[Translated | HeedError | TokenizedText] = await self._tokenize(request, model)
         sources = [outcome for outcome in outcomes if isinstance(outcome, TokenizedText)]
         answers = await self._run(request, model, maps, sources)
-        check_size(request.attention, maps, sources, answers)
+        check_size(model.bundle.manifest, request.attention, maps, sources, answers)
         results = iter(answers)
         turn = _Turn()
         for place, outcome in enumerate(outcomes):
@@ -119,6 +119,10 @@ class Translator:
         asked = request.max_output_tokens
         if asked is not None and not 1 <= asked <= limit:
             raise InvalidFieldError("decoding.max_output_tokens", f"{asked}; {model.name} allows 1 to {limit}")
+        if asked not in (None, limit) and model.bundle.manifest.capabilities.generation == "one_shot":
+            raise UnsupportedError(
+                "ONE_SHOT", f"{model.name} writes its {limit} tokens in one pass: leave decoding.max_output_tokens"
+            )
 
     def _refuse_if_full(self, request: TranslateRequest, model: ServedModel) -> None:
         """A full queue is answered before any work is done for the answer. A text has at least two source tokens."""

@@ -17,6 +17,7 @@ from service.rpc.server import Server
 from service.settings import ServerSettings
 
 BUNDLES = Path(__file__).parent / "bundles"
+EXPORTED = Path(__file__).parents[1] / "exported"
 
 
 @pytest.fixture
@@ -28,6 +29,12 @@ def bundles(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def numbers() -> Bundle:
     return Repository(BUNDLES).load("numbers", 1)
+
+
+@pytest.fixture(scope="session")
+def sandglass() -> Bundle:
+    """The shipped one-shot model: under a megabyte, and trained, so that its maps mean something."""
+    return Repository(EXPORTED).load("sandglass-reverse", 1)
 
 
 @pytest.fixture(scope="session")

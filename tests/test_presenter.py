@@ -109,10 +109,11 @@ def test_matrices_that_no_reply_holds_are_refused_before_they_are_made(numbers: 
     answer: Any = _answer(target_tokens=10)
     choices = [MapChoice(MAPS[0], tuple(range(8)))]
     fits = AttentionRequest(View.FULL, max_bytes=8 * 10 * 4 * 4)
-    check_size(fits, choices, [source], [answer])
+    check_size(numbers.manifest, fits, choices, [source], [answer])
     with pytest.raises(InvalidFieldError, match="matrices of 2560 bytes; 1280 are allowed"):
-        check_size(fits, choices, [source] * 2, [answer] * 2)
-    check_size(AttentionRequest(View.FULL, max_bytes=1280, bytes_per_weight=1), choices, [source] * 2, [answer] * 2)
+        check_size(numbers.manifest, fits, choices, [source] * 2, [answer] * 2)
+    packed = AttentionRequest(View.FULL, max_bytes=1280, bytes_per_weight=1)
+    check_size(numbers.manifest, packed, choices, [source] * 2, [answer] * 2)
 
 
 def _answer(target_tokens: int) -> Any:

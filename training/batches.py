@@ -1,7 +1,8 @@
 """Token ids to padded batches: which sentences go together, in an order that a seed and an epoch decide.
 
-Sentences of like length share a batch of at most ``batch_tokens`` padded tokens, so little padding is computed. The
-order is a pure function of (seed, epoch), so a run continues exactly where it stopped.
+Sentences of like length share a batch of at most ``batch_tokens`` padded tokens, so little padding is computed; or a
+batch is ``batch_sentences`` of any length. The order is a pure function of (seed, epoch), so a run continues exactly
+where it stopped.
 """
 
 from __future__ import annotations
@@ -53,6 +54,14 @@ def plan_epoch(corpus: ParallelArrays, batch_tokens: int, seed: int, epoch: int)
         pool = pool[np.lexsort((target_lengths[pool], source_lengths[pool]))]
         batches += _cut(pool, source_lengths, target_lengths, batch_tokens)
     return [batches[i] for i in generator.permutation(len(batches))]
+
+
+def plan_epoch_of_any_length(
+    sentences: int, batch_sentences: int, seed: int, epoch: int
+) -> list[npt.NDArray[np.int64]]:
+    """The same of ``batch_sentences`` each, the last perhaps smaller: what batch normalisation has to see."""
+    order = np.random.default_rng([seed, epoch]).permutation(sentences)
+    return np.split(order, range(batch_sentences, sentences, batch_sentences))
 
 
 def _cut(

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from training.errors import ConfigError
-from training.tasks import TaskName
+from training.tasks import TASKS, TaskName
 
 Positive = Annotated[int, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -37,7 +37,16 @@ class CorpusConfig(_Section):
     training_pairs: Positive
     validation_pairs: Positive
     test_pairs: Positive
+    varied_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0  # of the training pairs, as people really write
     seed: Seed = 1
+
+    @model_validator(mode="after")
+    def _check_variations(self) -> CorpusConfig:
+        if self.varied_share and TASKS[self.task].variations is None:
+            raise ValueError(
+                f"varied_share is {self.varied_share}, and the task {self.task} has no variations: leave it 0"
+            )
+        return self
 
 
 class TokenizerConfig(_Section):
@@ -63,12 +72,44 @@ class RecurrentConfig(_Section):
     dropout: Probability = 0.0
 
 
+class SoftFeedbackConfig(_Section):
+    """The human-date model as published (``training.models.soft_feedback``)."""
+
+    family: Literal["soft_feedback"] = "soft_feedback"
+    encoder_size: Positive = 256
+    decoder_size: Positive = 256
+
+
+class SandGlassConfig(_Section):
+    """The one-pass model of fixed length (``training.models.sandglass``).
+
+    ``attention``: the layers that attend; ``gate``: what a convolution's output goes through instead of tanh, gated
+    linear or gated tanh units; ``reduce_attention``: blocks are averaged by weights instead of convolved.
+    """
+
+    family: Literal["sandglass"] = "sandglass"
+    attention: tuple[Literal["1", "2", "3", "4"], ...] = ("1", "2", "3", "4")
+    batch_norm: bool = True
+    gate: Literal["none", "glu", "gtu"] = "none"
+    reduce_attention: bool = False
+
+
+ModelConfig = Annotated[RecurrentConfig | SoftFeedbackConfig | SandGlassConfig, Field(discriminator="family")]
+
+
 class TrainingConfig(_Section):
-    """The optimisation. One update sees one batch of at most ``batch_tokens`` padded source plus target tokens."""
+    """The optimisation.
+
+    One update sees one batch: sentences of like length, of at most ``batch_tokens`` padded source plus target tokens;
+    or, where ``batch_sentences`` is set, so many sentences of any length. The learning rate warms up linearly, then
+    falls along half a cosine to zero, or stays.
+    """
 
     updates: Positive
     batch_tokens: Positive = 12_000
+    batch_sentences: Positive | None = None
     learning_rate: Annotated[float, Field(gt=0.0)] = 1e-3
+    schedule: Literal["cosine", "constant"] = "cosine"
     warmup_updates: Annotated[int, Field(ge=0)] = 500
     adam_betas: tuple[Probability, Probability] = (0.9, 0.98)
     adam_epsilon: Annotated[float, Field(gt=0.0)] = 1e-9
@@ -106,7 +147,7 @@ class Config(_Section):
     languages: Languages
     corpus: CorpusConfig
     tokenizers: TokenizersConfig
-    model: RecurrentConfig
+    model: ModelConfig
     training: TrainingConfig
     export: ExportConfig
 
@@ -131,7 +172,14 @@ def load_config(path: Path) -> Config:
 
 def _describe(entry: object) -> str:
     assert isinstance(entry, dict)
-    key = ".".join(str(part) for part in entry["loc"]) or "the file"
+    place = [str(part) for part in entry["loc"]]
+    if place[0:1] == ["model"]:  # pydantic names the family as if it were a section
+        del place[1:2]
+    key = ".".join(place) or "the file"
+    if entry["type"] == "union_tag_not_found":
+        return f"missing key {key}.family"
+    if entry["type"] == "union_tag_invalid":
+        return f"{key}.family = {entry['input']['family']!r}: Input should be one of {entry['ctx']['expected_tags']}"
     if entry["type"] == "extra_forbidden":
         return f"unknown key {key}"
     if entry["type"] == "missing":

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ import numpy.typing as npt
 
 from service.bundle.errors import BundleError
 from service.bundle.tokenizer import Tokenizer
-from training.config import Config
+from training.config import Config, CorpusConfig
 from training.errors import CorpusError
 from training.files import write_atomically
 from training.tasks import TASKS, Example
@@ -166,9 +167,21 @@ def _write_texts(config: Config, directory: Path, progress: Progress) -> None:
         chosen = list(itertools.islice(stream, count))
         held_out.update(example.source for example in chosen)
         _write_tsv(directory / f"{part}.tsv", chosen)
-    unseen = (example for example in stream if example.source not in held_out)
+    unseen = (example for example in _with_variations(settings, stream) if example.source not in held_out)
     _write_tsv(directory / "training.tsv", itertools.islice(unseen, settings.training_pairs))
     progress(f"{settings.training_pairs} training pairs, none of whose sources is in validation or test")
+
+
+def _with_variations(settings: CorpusConfig, plain: Iterator[Example]) -> Iterator[Example]:
+    """The plain examples, with ``varied_share`` of the task's variations among them."""
+    variations = TASKS[settings.task].variations
+    if not settings.varied_share or variations is None:
+        yield from plain
+        return
+    varied = variations(settings.seed)
+    generator = random.Random(settings.seed)
+    while True:
+        yield next(varied if generator.random() < settings.varied_share else plain)
 
 
 def _write_tsv(path: Path, examples: Iterable[Example]) -> None:

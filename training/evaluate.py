@@ -13,8 +13,9 @@ from rich.table import Table
 from service.attention.views import aligned
 from service.bundle.errors import BundleError
 from service.bundle.repository import Bundle, Repository
+from service.bundle.tokenizer import EOS_ID, PAD_ID
 from service.engine.engine import Engine, EngineSettings
-from service.engine.onnx_model import OnnxModel
+from service.engine.onnx_model import open_model
 from service.engine.sentence import Hypothesis, SentenceRequest
 from training.config import Config
 from training.corpus import Corpus
@@ -103,7 +104,7 @@ def _share(right: list[bool]) -> float:
 
 def score_examples(config: Config, bundle: Bundle, examples: list[Example]) -> tuple[Scores, list[str]]:
     """The scores, and what came out for each example."""
-    engine = Engine(OnnxModel(bundle), EngineSettings(queue_tokens=2**31))
+    engine = Engine(open_model(bundle), EngineSettings(queue_tokens=2**31))
     try:
         sources = [bundle.source_tokenizer.encode(example.source) for example in examples]
         requests = [
@@ -119,7 +120,7 @@ def score_examples(config: Config, bundle: Bundle, examples: list[Example]) -> t
         found.append(bundle.target_tokenizer.decode(best.target_ids).text)
         if found[-1] != example.target:
             continue
-        spans = [(token.begin, token.end) for token in source.tokens]
+        spans = [(token.begin, token.end) for token in source.padded(bundle.manifest.one_shot_length or 0).tokens]
         looked_at = [spans[place] for place in _greatest(bundle, best)]
         hits += TASKS[config.corpus.task].attention_hits(example, looked_at)
     exact = _share([text == example.target for example, text in zip(examples, found, strict=True)])
@@ -127,7 +128,8 @@ def score_examples(config: Config, bundle: Bundle, examples: list[Example]) -> t
 
 
 def _greatest(bundle: Bundle, hypothesis: Hypothesis) -> list[int]:
-    """For each target token but `</s>`, the source token of greatest weight in the alignment map."""
+    """For each target token that is no special one, the source token of greatest weight in the alignment map."""
     alignment = bundle.manifest.alignment
-    weights = aligned(hypothesis.attention[alignment.map], alignment)[:-1]
+    plain = [token not in (PAD_ID, EOS_ID) for token in hypothesis.target_ids]
+    weights = aligned(hypothesis.attention[alignment.map], alignment)[plain]
     return [int(place) for place in np.argmax(weights, axis=-1)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -18,10 +18,9 @@ from service.bundle.manifest import (
     FORMAT_VERSION,
     MANIFEST_FILE,
     MANIFEST_HASH_FILE,
-    AlignmentEntry,
-    Capabilities,
     FileEntry,
     GoldenSentence,
+    GraphEntry,
     Limits,
     Manifest,
     Provenance,
@@ -32,8 +31,8 @@ from service.bundle.tokenizer import Tokenizer
 from training.config import Config
 from training.corpus import SIDES, Corpus
 from training.graphs import WEIGHTS_FILE, write_graphs, write_weights
-from training.models.recurrent import RecurrentModel, State
-from training.parity import greedy, prove_parity
+from training.models.interface import TranslationModel
+from training.parity import prove_parity, translate
 from training.trainer import load_best, validate
 
 
@@ -62,7 +61,7 @@ def export_bundle(config: Config, repository: Path, progress: Callable[[str], No
 
 def write_bundle(
     directory: Path,
-    model: RecurrentModel,
+    model: TranslationModel,
     config: Config,
     tokenizers: dict[str, Path],
     provenance: Provenance,
@@ -93,18 +92,11 @@ def write_bundle(
             source_tokenizer=entries["source"],
             target_tokenizer=entries["target"],
             limits=Limits(**config.export.limits.model_dump()),
-            capabilities=Capabilities(
-                generation="autoregressive",
-                scoring=True,
-                prefix=True,
-                beam=True,
-                streaming=True,
-                document_context=False,
-            ),
+            capabilities=model.capabilities,
             graphs=tuple(graphs),
-            state=tuple(StateTensor(name=f"state_{name}", form="rows") for name in State._fields),
+            state=_state_of(graphs),
             attention_maps=model.attention_maps,
-            alignment=AlignmentEntry(map="cross", heads=(0,), shift=0, chosen_by="the model's only attention map"),
+            alignment=model.alignment,
             golden_sentences=_translate_golden(model, config, partial, entries),
             provenance=provenance,
         )
@@ -120,6 +112,12 @@ def write_bundle(
     return directory
 
 
+def _state_of(graphs: Sequence[GraphEntry]) -> tuple[StateTensor, ...]:
+    """What ``encode`` gives beside the memory: nothing where there is no such graph."""
+    names = [spec.name for graph in graphs if graph.role == "encode" for spec in graph.outputs]
+    return tuple(StateTensor(name=name, form="rows") for name in names if name.startswith("state_"))
+
+
 def _copy_tokenizers(tokenizers: dict[str, Path], directory: Path) -> dict[str, TokenizerEntry]:
     entries = {}
     for side, path in tokenizers.items():
@@ -130,13 +128,13 @@ def _copy_tokenizers(tokenizers: dict[str, Path], directory: Path) -> dict[str, 
 
 
 def _translate_golden(
-    model: RecurrentModel, config: Config, directory: Path, entries: dict[str, TokenizerEntry]
+    model: TranslationModel, config: Config, directory: Path, entries: dict[str, TokenizerEntry]
 ) -> tuple[GoldenSentence, ...]:
     """What PyTorch itself answers, so that a load checks the graphs, the weights and the runtime together."""
     source, target = (Tokenizer.load(directory / entries[side].file) for side in SIDES)
     limit = config.export.limits.max_target_tokens
     return tuple(
-        GoldenSentence(source=text, target=target.decode(greedy(model, source.encode_ids(text), limit)).text)
+        GoldenSentence(source=text, target=target.decode(translate(model, source.encode_ids(text), limit)).text)
         for text in config.export.golden_sentences
     )
 

@@ -13,6 +13,7 @@ import logging
 import struct
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
@@ -22,12 +23,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.export import Dim
 
-from service.bundle.manifest import Dtype, GraphEntry, TensorSpec
+from service.bundle.manifest import AttentionVariant, Dtype, GraphEntry, Role, TensorSpec
 from training.errors import TrainingError
-from training.models.recurrent import Attention, Memory, RecurrentModel, State
+from training.models.interface import AutoregressiveModel, Encoded, OneShotModel, TranslationModel
 
 WEIGHTS_FILE = "weights.safetensors"
 _OPSET = 22
+_VARIANTS: tuple[AttentionVariant, ...] = ("none", "full")
 _OWN_CONSTANT_BYTES = 1024  # a constant of the graph's own is smaller; anything larger must be a weight with a name
 _DTYPES: dict[int, Dtype] = {
     TensorProto.FLOAT: "float32",
@@ -37,26 +39,42 @@ _DTYPES: dict[int, Dtype] = {
 
 
 class _Encode(nn.Module):
-    def __init__(self, model: RecurrentModel) -> None:
+    def __init__(self, model: AutoregressiveModel) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, source_ids: Tensor, source_lengths: Tensor) -> tuple[Tensor, ...]:
         memory, state = self.model.encode(source_ids, source_lengths)
-        return (*memory, *state)
+        return (*memory.values(), *state.values())
 
 
 class _DecodeStep(nn.Module):
-    def __init__(self, model: RecurrentModel, with_attention: bool) -> None:
+    """Takes tensors in lists: the exporter reads a dictionary at the end as keyword arguments."""
+
+    def __init__(self, model: AutoregressiveModel, names: Encoded, with_attention: bool) -> None:
         super().__init__()
         self.model = model
+        self.memory_names, self.state_names = tuple(names.memory), tuple(names.state)
         self.with_attention = with_attention
 
     def forward(
         self, token_ids: Tensor, positions: Tensor, source_lengths: Tensor, memory: list[Tensor], state: list[Tensor]
     ) -> tuple[Tensor, ...]:
-        step = self.model.decode_step(token_ids, positions, source_lengths, Memory(*memory), State(*state))
-        return (step.logits, *(step.attention if self.with_attention else ()), *step.state)
+        memory_by_name = dict(zip(self.memory_names, memory, strict=True))
+        state_by_name = dict(zip(self.state_names, state, strict=True))
+        step = self.model.decode_step(token_ids, positions, source_lengths, memory_by_name, state_by_name)
+        return (step.logits, *(step.attention.values() if self.with_attention else ()), *step.state.values())
+
+
+class _OneShot(nn.Module):
+    def __init__(self, model: OneShotModel, with_attention: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.with_attention = with_attention
+
+    def forward(self, source_ids: Tensor) -> tuple[Tensor, ...]:
+        decoded = self.model.translate(source_ids)
+        return (decoded.logits, *(decoded.attention.values() if self.with_attention else ()))
 
 
 # --- weights ---------------------------------------------------------------------------------------------------------
@@ -77,93 +95,122 @@ def write_weights(model: nn.Module, path: Path) -> dict[str, tuple[int, int]]:
 # --- graphs ----------------------------------------------------------------------------------------------------------
 
 
-def write_graphs(model: RecurrentModel, directory: Path, weights: dict[str, tuple[int, int]]) -> list[GraphEntry]:
-    batch, length = 3, 5  # an example batch of 1 would bake 1 into the graph
+def write_graphs(model: TranslationModel, directory: Path, weights: dict[str, tuple[int, int]]) -> list[GraphEntry]:
+    """Export a model of any family into ``directory``, where ``weights`` were written. Raises TrainingError."""
+    write = _Writer(model, directory, weights)
+    if isinstance(model, OneShotModel):
+        return _write_one_shot(model, write)
+    if isinstance(model, AutoregressiveModel):
+        return _write_autoregressive(model, write)
+    raise TypeError(f"{type(model).__name__} is of no kind that has graphs")
+
+
+def _write_one_shot(model: OneShotModel, write: _Writer) -> list[GraphEntry]:
+    batch = 3  # an example batch of 1 would bake 1 into the graph
+    source_ids = torch.randint(4, model.source_vocabulary, (batch, model.length))
+    return [
+        write.graph(
+            _OneShot(model, variant == "full"),
+            (source_ids,),
+            (["source_ids"], ["logits", *(write.attention_names if variant == "full" else [])]),
+            ({0: Dim("batch")},),
+            ("one_shot", variant),
+        )
+        for variant in _VARIANTS
+    ]
+
+
+def _write_autoregressive(model: AutoregressiveModel, write: _Writer) -> list[GraphEntry]:
+    batch, length, hypotheses = 3, 5, 2
     source_ids = torch.randint(4, 10, (batch, length))
     source_lengths = torch.tensor([5, 3, 2], dtype=torch.int32)
-    memory, state = model.encode(source_ids, source_lengths)
-    memory_names = [f"memory_{name}" for name in Memory._fields]
-    state_names = [f"state_{name}" for name in State._fields]
-    attention_names = [f"attention_{name}" for name in Attention._fields]
+    with torch.no_grad():
+        encoded = model.encode(source_ids, source_lengths)
+    memory, state = encoded
+    memory_names, state_names = [f"memory_{name}" for name in memory], [f"state_{name}" for name in state]
     batch_axis, source_axis = Dim("batch"), Dim("source")
-    graphs = [
-        _export(
-            _Encode(model),
-            (source_ids, source_lengths),
-            (["source_ids", "source_lengths"], [*memory_names, *state_names]),
-            ({0: batch_axis, 1: source_axis}, {0: batch_axis}),
-            ("encode", "none"),
-            directory,
-            weights,
+    encode = write.graph(
+        _Encode(model),
+        (source_ids, source_lengths),
+        (["source_ids", "source_lengths"], [*memory_names, *state_names]),
+        ({0: batch_axis, 1: source_axis}, {0: batch_axis}),
+        ("encode", "none"),
+    )
+    steps = [
+        write.graph(
+            _DecodeStep(model, encoded, variant == "full"),
+            (
+                torch.randint(4, 10, (batch, hypotheses)),
+                torch.zeros(batch, dtype=torch.int64),
+                source_lengths,
+                list(memory.values()),
+                [tensor.repeat_interleave(hypotheses, 0) for tensor in state.values()],
+            ),
+            (
+                ["token_ids", "positions", "source_lengths", *memory_names, *state_names],
+                [
+                    "logits",
+                    *(write.attention_names if variant == "full" else []),
+                    *(f"next_{name}" for name in state_names),
+                ],
+            ),
+            (
+                {0: batch_axis, 1: Dim("hypotheses")},
+                {0: batch_axis},
+                {0: batch_axis},
+                [{0: batch_axis, 1: source_axis} for _ in memory],
+                [{0: Dim.DYNAMIC} for _ in state],
+            ),
+            ("decode_step", variant),
         )
+        for variant in _VARIANTS
     ]
-    for variant in ("none", "full"):
-        with_attention = variant == "full"
-        hypotheses = 2
-        graphs.append(
-            _export(
-                _DecodeStep(model, with_attention),
-                (
-                    torch.randint(4, 10, (batch, hypotheses)),
-                    torch.zeros(batch, dtype=torch.int64),
-                    source_lengths,
-                    list(memory),
-                    [tensor.repeat_interleave(hypotheses, 0) for tensor in state],
-                ),
-                (
-                    ["token_ids", "positions", "source_lengths", *memory_names, *state_names],
-                    [
-                        "logits",
-                        *(attention_names if with_attention else []),
-                        *(f"next_{name}" for name in state_names),
-                    ],
-                ),
-                (
-                    {0: batch_axis, 1: Dim("hypotheses")},
-                    {0: batch_axis},
-                    {0: batch_axis},
-                    [{0: batch_axis, 1: source_axis} for _ in memory],
-                    [{0: Dim.DYNAMIC} for _ in state],
-                ),
-                ("decode_step", variant),
-                directory,
-                weights,
+    return [encode, *steps]
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """What every graph of one bundle shares."""
+
+    model: TranslationModel
+    directory: Path
+    weights: dict[str, tuple[int, int]]
+
+    @property
+    def attention_names(self) -> list[str]:
+        return [entry.tensor for entry in self.model.attention_maps]
+
+    def graph(
+        self,
+        module: nn.Module,
+        example: tuple[object, ...],
+        names: tuple[list[str], list[str]],
+        dynamic_shapes: tuple[object, ...],
+        kind: tuple[Role, AttentionVariant],
+    ) -> GraphEntry:
+        """Export ``module`` with these names of inputs and outputs; ``kind`` is its role and the attention it emits."""
+        role, variant = kind
+        with _quiet():
+            program = torch.onnx.export(
+                module.eval(),
+                example,
+                dynamo=True,
+                input_names=names[0],
+                output_names=names[1],
+                dynamic_shapes=dynamic_shapes,
+                opset_version=_OPSET,
+                optimize=True,
+                verbose=False,
             )
-        )
-    return graphs
-
-
-def _export(
-    module: nn.Module,
-    example: tuple[object, ...],
-    names: tuple[list[str], list[str]],
-    dynamic_shapes: tuple[object, ...],
-    kind: tuple[str, str],
-    directory: Path,
-    weights: dict[str, tuple[int, int]],
-) -> GraphEntry:
-    role, variant = kind
-    with _quiet():
-        program = torch.onnx.export(
-            module.eval(),
-            example,
-            dynamo=True,
-            input_names=names[0],
-            output_names=names[1],
-            dynamic_shapes=dynamic_shapes,
-            opset_version=_OPSET,
-            optimize=True,
-            verbose=False,
-        )
-    if program is None:
-        raise TrainingError(f"PyTorch exported nothing for {role}")
-    proto = program.model_proto
-    file_name = f"{role}.onnx" if role == "encode" else f"{role}.{variant}.onnx"
-    _strip_debris(proto)
-    _point_at_weights(proto, module.get_submodule("model").state_dict(), weights, file_name)
-    onnx.save(proto, directory / file_name)
-    onnx.checker.check_model(directory / file_name)
-    return _graph_entry(proto, role, variant, file_name)
+        if program is None:
+            raise TrainingError(f"PyTorch exported nothing for {role}")
+        proto = program.model_proto
+        file_name = f"{role}.onnx" if role == "encode" else f"{role}.{variant}.onnx"
+        _strip_debris(proto)
+        _point_at_weights(proto, self.model.state_dict(), self.weights, file_name)
+        onnx.save(proto, self.directory / file_name)
+        onnx.checker.check_model(self.directory / file_name)
+        return _graph_entry(proto, role, variant, file_name)
 
 
 def _strip_debris(proto: ModelProto) -> None:

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from service.bundle.manifest import GraphEntry
-from service.bundle.tokenizer import BOS_ID, EOS_ID
+from service.bundle.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from service.engine.runtime import onnxruntime
 from service.engine.search import NEVER_CHOSEN
 from training.errors import ParityError
-from training.models.recurrent import Attention, Memory, RecurrentModel, State
+from training.models.interface import AutoregressiveModel, OneShotModel, Tensors, TranslationModel
 
 #: Source lengths of each batch tried: alone, even, ragged, and longer than any example the exporter saw.
 SHAPES: tuple[tuple[int, ...], ...] = ((1,), (7,), (5, 5), (9, 4, 1), (40, 33, 2, 17, 8))
@@ -27,9 +27,10 @@ STEPS = 4
 RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE = 1e-4, 1e-5
 
 Arrays = dict[str, npt.NDArray[np.float32]]
+Sessions = dict[str, onnxruntime.InferenceSession]
 
 
-def prove_parity(model: RecurrentModel, directory: Path, graphs: Sequence[GraphEntry]) -> float:
+def prove_parity(model: TranslationModel, directory: Path, graphs: Sequence[GraphEntry]) -> float:
     """Compare every graph with PyTorch at every shape; returns the greatest absolute difference seen.
 
     Raises ParityError, naming graph, tensor and shape, beyond rtol 1e-4 and atol 1e-5.
@@ -42,48 +43,71 @@ def prove_parity(model: RecurrentModel, directory: Path, graphs: Sequence[GraphE
         )
         for graph in graphs
     }
+    with torch.no_grad():
+        if isinstance(model, OneShotModel):
+            return _compare_one_shot(model, sessions, graphs)
+        if isinstance(model, AutoregressiveModel):
+            return _compare_autoregressive(model, sessions, graphs)
+    raise TypeError(f"{type(model).__name__} is of no kind that has graphs")
+
+
+def _compare_one_shot(model: OneShotModel, sessions: Sessions, graphs: Sequence[GraphEntry]) -> float:
+    worst = 0.0
+    for lengths in SHAPES:
+        source_ids = torch.full((len(lengths), model.length), PAD_ID)
+        for row, length in zip(source_ids, lengths, strict=True):
+            content = min(length, model.length) - 1
+            row[:content] = torch.randint(UNK_ID, model.source_vocabulary, (content,))
+            row[content] = EOS_ID
+        decoded = model.translate(source_ids)
+        for graph in graphs:
+            wanted = {"logits": decoded.logits.numpy()}
+            if graph.attention != "none":
+                wanted |= _named("attention_", decoded.attention)
+            got = _run(sessions[graph.file], {"source_ids": source_ids})
+            worst = max(worst, _compare(wanted, got, graph.file, f"lengths {lengths}"))
+    return worst
+
+
+def _compare_autoregressive(model: AutoregressiveModel, sessions: Sessions, graphs: Sequence[GraphEntry]) -> float:
     encoder = next(graph for graph in graphs if graph.role == "encode")
     steppers = [graph for graph in graphs if graph.role == "decode_step"]
     generator = torch.Generator().manual_seed(7)
     worst = 0.0
-    with torch.no_grad():
-        for lengths in SHAPES:
-            source_lengths = torch.tensor(lengths, dtype=torch.int32)
-            source_ids = torch.randint(
-                4, model.source_embedding.num_embeddings, (len(lengths), max(lengths)), generator=generator
-            )
-            memory, state = model.encode(source_ids, source_lengths)
-            wanted = _named("memory_", memory) | _named("state_", state)
-            got = _run(sessions[encoder.file], {"source_ids": source_ids, "source_lengths": source_lengths})
-            worst = max(worst, _compare(wanted, got, encoder.file, f"lengths {lengths}"))
-            for hypotheses in HYPOTHESES:
-                for graph in steppers:
-                    where = f"lengths {lengths}, {hypotheses} hypotheses"
-                    difference = _compare_steps(
-                        model, sessions[graph.file], graph, memory, state, source_lengths, hypotheses, where
-                    )
-                    worst = max(worst, difference)
+    for lengths in SHAPES:
+        source_lengths = torch.tensor(lengths, dtype=torch.int32)
+        source_ids = torch.randint(4, model.source_vocabulary, (len(lengths), max(lengths)), generator=generator)
+        memory, state = model.encode(source_ids, source_lengths)
+        wanted = _named("memory_", memory) | _named("state_", state)
+        got = _run(sessions[encoder.file], {"source_ids": source_ids, "source_lengths": source_lengths})
+        worst = max(worst, _compare(wanted, got, encoder.file, f"lengths {lengths}"))
+        for hypotheses in HYPOTHESES:
+            for graph in steppers:
+                where = f"lengths {lengths}, {hypotheses} hypotheses"
+                difference = _compare_steps(
+                    model, sessions[graph.file], graph, memory, state, source_lengths, hypotheses, where
+                )
+                worst = max(worst, difference)
     return worst
 
 
 def _compare_steps(
-    model: RecurrentModel,
+    model: AutoregressiveModel,
     session: onnxruntime.InferenceSession,
     graph: GraphEntry,
-    memory: Memory,
-    first: State,
+    memory: Tensors,
+    first: Tensors,
     source_lengths: Tensor,
     hypotheses: int,
     where: str,
 ) -> float:
     """Step both side by side, each on its own states, so that differences may add up as they would in use."""
-    vocabulary = model.output.out_features
     generator = torch.Generator().manual_seed(hypotheses)
-    state = State(*(tensor.repeat_interleave(hypotheses, 0) for tensor in first))
+    state = {name: tensor.repeat_interleave(hypotheses, 0) for name, tensor in first.items()}
     own = dict(_named("state_", state))
     worst = 0.0
     for position in range(STEPS):
-        tokens = torch.randint(4, vocabulary, (len(source_lengths), hypotheses), generator=generator)
+        tokens = torch.randint(4, model.target_vocabulary, (len(source_lengths), hypotheses), generator=generator)
         positions = torch.full((len(source_lengths),), position)
         step = model.decode_step(tokens, positions, source_lengths, memory, state)
         state = step.state
@@ -97,8 +121,8 @@ def _compare_steps(
     return worst
 
 
-def _named(prefix: str, tensors: Memory | State | Attention) -> Arrays:
-    return {f"{prefix}{name}": tensor.numpy() for name, tensor in tensors._asdict().items()}
+def _named(prefix: str, tensors: Tensors) -> Arrays:
+    return {f"{prefix}{name}": tensor.numpy() for name, tensor in tensors.items()}
 
 
 def _run(session: onnxruntime.InferenceSession, feeds: dict[str, object]) -> Arrays:
@@ -122,7 +146,25 @@ def _compare(wanted: Arrays, got: Arrays, graph: str, where: str) -> float:
     return worst
 
 
-def greedy(model: RecurrentModel, source_ids: list[int], max_target_tokens: int) -> list[int]:
+def translate(model: TranslationModel, source_ids: list[int], max_target_tokens: int) -> list[int]:
+    """PyTorch's own translation of one sentence: greedy search, or the one pass."""
+    if isinstance(model, OneShotModel):
+        return one_pass(model, source_ids)
+    if isinstance(model, AutoregressiveModel):
+        return greedy(model, source_ids, max_target_tokens)
+    raise TypeError(f"{type(model).__name__} is of no kind that translates")
+
+
+def one_pass(model: OneShotModel, source_ids: list[int]) -> list[int]:
+    """The likeliest token of each of the model's places, padding and `</s>` too."""
+    padded = torch.full((1, model.length), PAD_ID)
+    padded[0, : len(source_ids)] = torch.tensor(source_ids)
+    with torch.no_grad():
+        tokens: list[int] = model.translate(padded).logits[0].argmax(-1).tolist()
+    return tokens
+
+
+def greedy(model: AutoregressiveModel, source_ids: list[int], max_target_tokens: int) -> list[int]:
     """PyTorch's own greedy translation of one sentence, `</s>` last unless the limit came first."""
     with torch.no_grad():
         lengths = torch.tensor([len(source_ids)], dtype=torch.int32)

@@ -7,6 +7,7 @@ TensorBoard events, ``last.pt`` and ``best.pt``.
 from __future__ import annotations
 
 import math
+import re
 import signal
 import threading
 import time
@@ -15,7 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import yaml
 from rich.console import Console
@@ -25,13 +29,13 @@ from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
 from torch.utils.tensorboard import SummaryWriter
 
-from service.bundle.tokenizer import PAD_ID
-from training.batches import Batch, make_batch, plan_epoch
+from training.batches import Batch, make_batch, plan_epoch, plan_epoch_of_any_length
 from training.checkpoint import Checkpoint
 from training.config import Config, TrainingConfig
 from training.corpus import SIDES, Corpus, ParallelArrays
 from training.errors import TrainingError
-from training.models.recurrent import RecurrentModel
+from training.models import build
+from training.models.interface import NOT_JUDGED, TranslationModel
 
 
 @dataclass(frozen=True)
@@ -49,18 +53,39 @@ class Validation:
         return (self.exact_match, -self.loss) > (other.exact_match, -other.loss)
 
 
+_LOG_LINE = "update {update}: validation loss {loss:.5f}, exact match {exact:.4f}%"
+_LOG_PATTERN = re.compile(r"update (\d+): validation loss ([\d.]+), exact match ([\d.]+)%")
+
+
+class LogPoint(NamedTuple):
+    """One validation of a run."""
+
+    update: int
+    loss: float
+    exact_match: float
+
+
+def read_log(run_directory: Path) -> list[LogPoint]:
+    """A run's validations in order; of one update that was reached twice, after a crash, the last."""
+    text = (run_directory / "log.txt").read_text(encoding="utf-8")
+    found = {int(update): (float(loss), float(exact) / 100) for update, loss, exact in _LOG_PATTERN.findall(text)}
+    return [LogPoint(update, *found[update]) for update in sorted(found)]
+
+
 def learning_rate(config: TrainingConfig, update: int) -> float:
-    """Linear warm-up, then half a cosine down to zero at the last update. ``update`` counts from 0."""
+    """Linear warm-up, then constant or half a cosine down to zero at the last update. ``update`` counts from 0."""
     if update < config.warmup_updates:
         return config.learning_rate * (update + 1) / config.warmup_updates
+    if config.schedule == "constant":
+        return config.learning_rate
     progress = (update - config.warmup_updates) / max(1, config.updates - config.warmup_updates)
     return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
 
 
-def build_model(config: Config, corpus: Corpus) -> RecurrentModel:
+def build_model(config: Config, corpus: Corpus) -> TranslationModel:
     """The model of a config, untrained."""
     source, target = (corpus.tokenizer(side).vocabulary_size for side in SIDES)
-    return RecurrentModel(config.model, source, target)
+    return build(config.model, source, target)
 
 
 class Trainer:
@@ -108,13 +133,19 @@ class Trainer:
     def _batches(self) -> Iterator[Batch]:
         """From where the run stands to its last update, epoch after epoch."""
         while self._update < self._settings.updates:
-            plan = plan_epoch(self._training, self._settings.batch_tokens, self._settings.seed, self._epoch)
+            plan = self._plan_epoch()
             while self._batch < len(plan) and self._update < self._settings.updates:
                 sentences = plan[self._batch]
                 self._batch += 1
                 yield make_batch(self._training, sentences)
             if self._batch >= len(plan):
                 self._epoch, self._batch = self._epoch + 1, 0
+
+    def _plan_epoch(self) -> list[npt.NDArray[np.int64]]:
+        settings = self._settings
+        if settings.batch_sentences is None:
+            return plan_epoch(self._training, settings.batch_tokens, settings.seed, self._epoch)
+        return plan_epoch_of_any_length(len(self._training), settings.batch_sentences, settings.seed, self._epoch)
 
     def _train_on(self, batch: Batch) -> tuple[float, float]:
         """One update; returns the loss per target token and the gradient's norm. Raises TrainingError on a NaN."""
@@ -123,7 +154,8 @@ class Trainer:
             group["lr"] = learning_rate(self._settings, self._update)
         self._optimizer.zero_grad(set_to_none=True)
         logits = self.model(batch.source_ids, batch.source_lengths, batch.target_inputs).logits
-        loss = _loss(logits, batch.target_ids, self._settings.label_smoothing) / batch.target_tokens
+        judged = self.model.judged_targets(batch.target_ids)
+        loss = _loss(logits, judged, self._settings.label_smoothing) / (judged != NOT_JUDGED).sum()
         if not torch.isfinite(loss):
             raise self._diverged(f"the loss is {loss.item()}")
         loss.backward()  # type: ignore[no-untyped-call]
@@ -150,7 +182,7 @@ class Trainer:
             found = validate(self.model, self._validation, settings.batch_tokens)
             board.add_scalar("validation/loss", found.loss, self._update)
             board.add_scalar("validation/exact_match", found.exact_match, self._update)
-            self._log(f"update {self._update}: validation loss {found.loss:.5f}, exact match {found.exact_match:.4%}")
+            self._log(_LOG_LINE.format(update=self._update, loss=found.loss, exact=100 * found.exact_match))
             if found.better_than(self._best):
                 self._best = found
                 self._save("best.pt")
@@ -216,7 +248,7 @@ class Trainer:
                 signal.signal(number, before[number])
 
 
-def validate(model: RecurrentModel, corpus: ParallelArrays, batch_tokens: int) -> Validation:
+def validate(model: TranslationModel, corpus: ParallelArrays, batch_tokens: int) -> Validation:
     """Loss and exact match over a whole corpus, teacher-forced."""
     model.eval()
     loss, tokens, exact = 0.0, 0, 0
@@ -224,25 +256,26 @@ def validate(model: RecurrentModel, corpus: ParallelArrays, batch_tokens: int) -
         for sentences in plan_epoch(corpus, batch_tokens, seed=0, epoch=0):
             batch = make_batch(corpus, sentences)
             logits = model(batch.source_ids, batch.source_lengths, batch.target_inputs).logits
-            loss += _loss(logits, batch.target_ids, label_smoothing=0.0).item()
-            tokens += batch.target_tokens
-            right = (logits.argmax(-1) == batch.target_ids) | (batch.target_ids == PAD_ID)
+            judged = model.judged_targets(batch.target_ids)
+            loss += _loss(logits, judged, label_smoothing=0.0).item()
+            tokens += int((judged != NOT_JUDGED).sum())
+            right = (logits.argmax(-1) == judged) | (judged == NOT_JUDGED)
             exact += int(right.all(dim=1).sum())
     return Validation(loss=loss / tokens, exact_match=exact / len(corpus))
 
 
-def _loss(logits: Tensor, target_ids: Tensor, label_smoothing: float) -> Tensor:
-    """Cross-entropy summed over real target tokens, in nats."""
+def _loss(logits: Tensor, judged: Tensor, label_smoothing: float) -> Tensor:
+    """Cross-entropy summed over the positions that are judged, in nats."""
     return functional.cross_entropy(
         logits.flatten(0, 1),
-        target_ids.flatten(),
-        ignore_index=PAD_ID,
+        judged.flatten(),
+        ignore_index=NOT_JUDGED,
         label_smoothing=label_smoothing,
         reduction="sum",
     )
 
 
-def load_best(config: Config, corpus: Corpus) -> tuple[RecurrentModel, Path]:
+def load_best(config: Config, corpus: Corpus) -> tuple[TranslationModel, Path]:
     """The model of ``best.pt``, for evaluation and export, and where it came from."""
     path = config.run_directory / "best.pt"
     state = Checkpoint.load(path, config.model.model_dump(), corpus.hashes)

@@ -1,6 +1,7 @@
 """Numbers that sum up one attention map. Pure functions; formulas and sources beside each.
 
-`</s>` is taken out of both sides and rows are brought back to a sum of one; how much was taken out is reported.
+`</s>` (and the padding of a model of fixed length) is taken out of both sides and rows are brought back to a sum of
+one; how much was taken out is reported.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from service.attention.types import Floats
 from service.attention.views import Link, word_matrix
 from service.attention.words import Word
-from service.bundle.tokenizer import Token
+from service.bundle.tokenizer import PAD_ID, Token
 
 
 @dataclass(frozen=True)
@@ -49,25 +50,27 @@ def measure(
     rows = np.array([not token.special for token in target_tokens], dtype=bool)
     columns = np.array([not token.special for token in source_tokens], dtype=bool)
     judged = weights[rows]
-    inner = _normalized(judged[:, columns])
-    plain_source = [word for word in source_words if not word.special]
-    plain_target = [word for word in target_words if not word.special]
-    by_words = word_matrix(inner, plain_target, plain_source)
+    plain = _normalized(np.where(columns, weights, np.float32(0)))
+    inner = plain[rows][:, columns]
+    by_words = word_matrix(plain, target_words, source_words)
+    rows_of_words, columns_of_words = (
+        np.array([not word.special for word in words], dtype=bool) for words in (target_words, source_words)
+    )
     punctuation = np.array(
         [_is_punctuation(word.text) for word in source_words for _ in range(word.begin_token, word.end_token)],
         dtype=bool,
     )
     aligned = {link.source_word for link in links}
     return Measures(
-        mean_token_log_probability=float(log_probabilities.mean()),
+        mean_token_log_probability=_mean(log_probabilities[[token.id != PAD_ID for token in target_tokens]]),
         normalized_entropy=_normalized_entropy(inner),
-        coverage=by_words.sum(axis=0),
+        coverage=by_words[rows_of_words][:, columns_of_words].sum(axis=0),
         coverage_deviation_penalty=_coverage_deviation_penalty(inner),
         absentmindedness_out=-_mean(_entropy(inner)),
         absentmindedness_in=-_mean(_entropy(_normalized(inner.T))),
         end_of_sentence_mass=_mean(judged[:, ~columns].sum(axis=1)),
         punctuation_mass=_mean(judged[:, punctuation].sum(axis=1)),
-        unaligned_source_ratio=1.0 - len(aligned) / max(1, len(plain_source)),
+        unaligned_source_ratio=1.0 - len(aligned) / max(1, int(columns_of_words.sum())),
     )
 
 

@@ -193,8 +193,13 @@ class Manifest(_Part):
             heads = ", ".join(map(str, self.alignment.heads))
             raise ValueError(f"alignment names {self.alignment.map!r} heads {heads}, which is no map here")
         emitted = {tensor.name for graph in self.graphs if graph.role == chosen.emitted_by for tensor in graph.outputs}
+        if chosen.tokens_per_unit != 1:
+            raise ValueError(f"alignment names {chosen.name!r}, a map of blocks: an alignment is of tokens")
         if chosen.tensor not in emitted:
             raise ValueError(f"no {chosen.emitted_by} graph emits {chosen.tensor}, which the alignment comes from")
+        length = self.one_shot_length
+        if length is not None and self.limits.max_source_tokens > length:
+            raise ValueError(f"limits.max_source_tokens is {self.limits.max_source_tokens}; the graphs read {length}")
         return self
 
     def _check_files(self) -> None:
@@ -220,6 +225,15 @@ class Manifest(_Part):
             }[graph.role]
             if absent := sorted(states - outputs):
                 raise ValueError(f"{graph.file} lacks the state {', '.join(absent)}")
+
+    @property
+    def one_shot_length(self) -> int | None:
+        """The source's and the target's fixed length in tokens, padding included; None where it is not fixed."""
+        for graph in self.graphs:
+            for spec in graph.inputs:
+                if graph.role == "one_shot" and spec.name == "source_ids" and isinstance(spec.axes[1], int):
+                    return spec.axes[1]
+        return None
 
     def attention_map(self, name: str) -> AttentionMapEntry:
         """The map of this name; KeyError when there is none."""

@@ -17,6 +17,7 @@ from service.bundle.errors import BundleError
 # One numbering in every bundle: the engine pads with PAD_ID, starts a target with BOS_ID and stops at EOS_ID.
 PAD_ID, BOS_ID, EOS_ID, UNK_ID = 0, 1, 2, 3
 EOS_PIECE = "</s>"
+_SPECIAL_PIECES = {PAD_ID: "<pad>", BOS_ID: "<s>", EOS_ID: EOS_PIECE}
 _SPACE = "▁"
 
 
@@ -24,8 +25,8 @@ _SPACE = "▁"
 class Token:
     """One token of a text.
 
-    ``begin`` and ``end`` count Unicode code points of the text, without the white space before the token; both are the
-    text's length for `</s>`, which has no characters.
+    ``begin`` and ``end`` count Unicode code points of the text, without the white space before the token. A special
+    token has no characters: both are the end of the token before it.
     """
 
     id: int
@@ -45,6 +46,11 @@ class TokenizedText:
     @property
     def ids(self) -> list[int]:
         return [token.id for token in self.tokens]
+
+    def padded(self, length: int) -> TokenizedText:
+        """The same with `<pad>` behind, up to ``length`` tokens: what a model of a fixed length reads."""
+        pad = _special(PAD_ID, len(self.text))
+        return TokenizedText(self.text, (*self.tokens, *[pad] * (length - len(self.tokens))))
 
 
 class Tokenizer:
@@ -74,23 +80,31 @@ class Tokenizer:
     def encode(self, text: str) -> TokenizedText:
         """Cut a text into tokens, `</s>` last; an unknown character or word is an UNK_ID of its own place."""
         found = self._processor.encode(text, return_type="offset_mapping")
-        return TokenizedText(text, self._tokens(text, found))
+        return TokenizedText(text, (*self._tokens(text, found), _special(EOS_ID, len(text))))
 
     def encode_ids(self, text: str) -> list[int]:
         """The ids that ``encode`` gives, `</s>` last, without the offsets."""
         return [*self._processor.encode(text, return_type=int), EOS_ID]
 
     def decode(self, ids: Sequence[int]) -> TokenizedText:
-        """The text of ``ids`` (with or without a closing `</s>`) and where in it each token stands."""
-        found = self._processor.decode([i for i in ids if i != EOS_ID], return_type="offset_mapping")
-        return TokenizedText(found["text"], self._tokens(found["text"], found))
+        """The text of ``ids`` and where in it each of them stands; special tokens, wherever they are, give no text."""
+        found = self._processor.decode([i for i in ids if i not in _SPECIAL_PIECES], return_type="offset_mapping")
+        text: str = found["text"]
+        plain = iter(self._tokens(text, found))
+        tokens: list[Token] = []
+        for i in ids:
+            tokens.append(_special(i, tokens[-1].end if tokens else 0) if i in _SPECIAL_PIECES else next(plain))
+        return TokenizedText(text, tuple(tokens))
 
     def _tokens(self, text: str, found: dict[str, list[object]]) -> tuple[Token, ...]:
-        tokens = [
+        return tuple(
             Token(identity, piece, *_without_leading_space(text, *span))  # type: ignore[arg-type, misc]
             for identity, piece, span in zip(found["ids"], found["pieces"], found["offsets"], strict=True)
-        ]
-        return (*tokens, Token(EOS_ID, EOS_PIECE, len(text), len(text), special=True))
+        )
+
+
+def _special(identity: int, place: int) -> Token:
+    return Token(identity, _SPECIAL_PIECES[identity], place, place, special=True)
 
 
 def _without_leading_space(text: str, begin: int, end: int) -> tuple[int, int]:

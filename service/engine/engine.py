@@ -1,5 +1,7 @@
 """Translating sentences of one model: worker threads, each with a running batch that sentences join and leave.
 
+A one-shot model has nothing to join: its workers take what waits, run one pass, and are done with it.
+
 Token ids in, token ids and attention out. Knows no text, no wire and no model family. The translator submits; the
 answer comes by a future.
 """
@@ -10,9 +12,10 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -21,10 +24,10 @@ from service.bundle.tokenizer import EOS_ID, PAD_ID
 from service.engine.cores import available_cores
 from service.engine.errors import DeadlineError, EngineError, RuntimeFailureError, StoppedError
 from service.engine.observer import Observer, SilentObserver
-from service.engine.onnx_model import OnnxModel, StepOutput
+from service.engine.onnx_model import Array, OneShotOnnxModel, OnnxModel, StepOutput
 from service.engine.running_batch import RunningBatch
 from service.engine.scheduler import Load, Scheduler
-from service.engine.search import choose_greedily
+from service.engine.search import choose_greedily, choose_in_one_pass
 from service.engine.sentence import (
     FinishReason,
     Floats,
@@ -58,7 +61,7 @@ class Engine:
 
     def __init__(
         self,
-        model: OnnxModel,
+        model: OnnxModel | OneShotOnnxModel,
         settings: EngineSettings | None = None,
         observer: Observer | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -69,9 +72,13 @@ class Engine:
         self._clock = clock
         self._rows = settings.rows_per_worker
         self._scheduler = Scheduler(settings.queue_tokens, settings.worker_count, clock)
+        work = (
+            partial(self._work_in_one_pass, model)
+            if isinstance(model, OneShotOnnxModel)
+            else partial(self._work, model)
+        )
         self._threads = [
-            threading.Thread(target=self._work, name=f"heed-worker-{i}", daemon=True)
-            for i in range(settings.worker_count)
+            threading.Thread(target=work, name=f"heed-worker-{i}", daemon=True) for i in range(settings.worker_count)
         ]
         for thread in self._threads:
             thread.start()
@@ -114,8 +121,8 @@ class Engine:
 
     # --- a worker -----------------------------------------------------------------------------------------------------
 
-    def _work(self) -> None:
-        batch = self._new_batch()
+    def _work(self, model: OnnxModel) -> None:
+        batch = self._new_batch(model)
         while True:
             joiners, ended = self._scheduler.take(batch.sentences, batch.free_rows)
             for sentence in ended:
@@ -123,25 +130,21 @@ class Engine:
             if self._scheduler.stopping:
                 self._abandon([*batch.sentences, *joiners])
                 return
-            self._join(batch, joiners)
+            self._join(model, batch, joiners)
             self._drop_ended(batch)
             if len(batch):
-                batch = self._step(batch)
+                batch = self._step(model, batch)
 
-    def _new_batch(self) -> RunningBatch:
-        return RunningBatch(self._rows, self._model.memory_axes)
+    def _new_batch(self, model: OnnxModel) -> RunningBatch:
+        return RunningBatch(self._rows, model.memory_axes)
 
-    def _join(self, batch: RunningBatch, joiners: list[Sentence]) -> None:
+    def _join(self, model: OnnxModel, batch: RunningBatch, joiners: list[Sentence]) -> None:
         """Encode newcomers, those of like length together, and add them to the batch."""
         for group in _encode_groups(joiners):
             started = self._clock()
             try:
-                longest = max(len(sentence.request.source_ids) for sentence in group)
-                source_ids = np.full((len(group), longest), PAD_ID, dtype=np.int64)
-                lengths = np.array([len(sentence.request.source_ids) for sentence in group], dtype=np.int32)
-                for row, sentence in zip(source_ids, group, strict=True):
-                    row[: len(sentence.request.source_ids)] = sentence.request.source_ids
-                batch.join(group, self._model.encode(source_ids, lengths))
+                source_ids, lengths = _padded(group)
+                batch.join(group, model.encode(source_ids, lengths))
             except Exception as error:  # whatever it is, the worker lives on and the sentences get an answer
                 self._retry_alone(group, error)
                 continue
@@ -150,18 +153,16 @@ class Engine:
                 sentence.started, sentence.encoded = started, now
             self._observer.encoded(len(group), int(lengths.sum()), source_ids.size, now - started)
 
-    def _step(self, batch: RunningBatch) -> RunningBatch:
+    def _step(self, model: OnnxModel, batch: RunningBatch) -> RunningBatch:
         """One token for every row; rows that have ended leave. Returns the batch to go on with."""
         started = self._clock()
-        wishes = {sentence.request.attention for sentence in batch.sentences}
-        wish: AttentionVariant = "full" if "full" in wishes else "alignment" if "alignment" in wishes else "none"
         try:
-            output = self._model.decode_step(batch.feeds(), wish)
+            output = model.decode_step(batch.feeds(), _widest_wish(batch.sentences))
             tokens, log_probabilities = choose_greedily(output.logits)
             batch.advance(tokens, output)
         except Exception as error:  # as above
             self._retry_alone(list(batch.sentences), error)
-            return self._new_batch()
+            return self._new_batch(model)
         self._observer.stepped(len(batch), self._clock() - started)
         chosen = list(enumerate(zip(tokens.tolist(), log_probabilities.tolist(), strict=True)))
         for row, (token, log_probability) in reversed(chosen):
@@ -182,7 +183,45 @@ class Engine:
         if token == EOS_ID or len(sentence.target_ids) >= sentence.request.max_target_tokens:
             batch.leave(row)
             self._scheduler.release(sentence)
-            self._finish(sentence)
+            log_probabilities = np.array(sentence.log_probabilities, dtype=np.float32)
+            self._finish(sentence, sentence.target_ids, log_probabilities, _gather_attention(sentence))
+
+    def _work_in_one_pass(self, model: OneShotOnnxModel) -> None:
+        while True:
+            taken, ended = self._scheduler.take([], self._rows)
+            for sentence in ended:
+                self._drop(sentence)
+            if self._scheduler.stopping:
+                self._abandon(taken)
+                return
+            for group in _encode_groups(taken):
+                self._translate_at_once(model, group)
+
+    def _translate_at_once(self, model: OneShotOnnxModel, sentences: list[Sentence]) -> None:
+        started = self._clock()
+        ended = [sentence for sentence in sentences if sentence.cancelled or sentence.expired(started)]
+        for sentence in ended:
+            self._scheduler.release(sentence)
+            self._drop(sentence)
+        if not (group := [sentence for sentence in sentences if sentence not in ended]):
+            return
+        try:
+            source_ids, lengths = _padded(group, model.length)
+            output = model.translate(source_ids, lengths, _widest_wish(group))
+            rows = [choose_in_one_pass(logits) for logits in output.logits]
+        except Exception as error:  # as above
+            self._retry_alone(group, error)
+            return
+        self._observer.passed(len(group), int(lengths.sum()), source_ids.size, self._clock() - started)
+        for row, (sentence, (tokens, log_probabilities)) in enumerate(zip(group, rows, strict=True)):
+            sentence.started = sentence.encoded = started
+            self._scheduler.release(sentence)
+            if not np.isfinite(log_probabilities).all():
+                self._fail(sentence, RuntimeFailureError("the model gave a logit that is no number"), "failed")
+                continue
+            wanted = sentence.request.attention != "none"
+            maps = {name: weights[row].swapaxes(0, 1).copy() for name, weights in output.attention.items() if wanted}
+            self._finish(sentence, tokens.tolist(), log_probabilities, maps)
 
     def _drop_ended(self, batch: RunningBatch) -> None:
         """Cancelled and expired rows leave before the next step."""
@@ -217,21 +256,17 @@ class Engine:
 
     # --- endings ------------------------------------------------------------------------------------------------------
 
-    def _finish(self, sentence: Sentence) -> None:
-        ended = sentence.target_ids[-1] == EOS_ID
-        reason = FinishReason.END_OF_SENTENCE if ended else FinishReason.LENGTH
-        hypothesis = Hypothesis(
-            target_ids=tuple(sentence.target_ids),
-            log_probabilities=np.array(sentence.log_probabilities, dtype=np.float32),
-            attention=_gather_attention(sentence),
-            finish_reason=reason,
-        )
+    def _finish(
+        self, sentence: Sentence, target_ids: list[int], log_probabilities: Floats, attention: dict[str, Floats]
+    ) -> None:
+        reason = FinishReason.END_OF_SENTENCE if EOS_ID in target_ids else FinishReason.LENGTH
+        hypothesis = Hypothesis(tuple(target_ids), log_probabilities, attention, reason)
         timings = Timings(
             queue=sentence.started - sentence.submitted,
             encode=sentence.encoded - sentence.started,
             decode=self._clock() - sentence.encoded,
         )
-        self._observer.finished(reason, len(sentence.target_ids))
+        self._observer.finished(reason, len(target_ids))
         if sentence.future.set_running_or_notify_cancel():
             sentence.future.set_result(SentenceResult((hypothesis,), timings))
 
@@ -258,6 +293,21 @@ def _encode_groups(sentences: list[Sentence]) -> list[list[Sentence]]:
         else:
             groups.append([sentence])
     return groups
+
+
+def _padded(sentences: list[Sentence], length: int | None = None) -> tuple[Array, Array]:
+    """source_ids (batch, longest, or ``length``), source_lengths (batch,)."""
+    lengths = np.array([len(sentence.request.source_ids) for sentence in sentences], dtype=np.int32)
+    source_ids = np.full((len(sentences), length or lengths.max()), PAD_ID, dtype=np.int64)
+    for row, sentence in zip(source_ids, sentences, strict=True):
+        row[: len(sentence.request.source_ids)] = sentence.request.source_ids
+    return source_ids, lengths
+
+
+def _widest_wish(sentences: Iterable[Sentence]) -> AttentionVariant:
+    """The least attention that serves every one of them."""
+    wishes = {sentence.request.attention for sentence in sentences}
+    return "full" if "full" in wishes else "alignment" if "alignment" in wishes else "none"
 
 
 def _gather_attention(sentence: Sentence) -> dict[str, Floats]:

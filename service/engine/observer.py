@@ -14,6 +14,8 @@ class Observer(Protocol):
 
     def stepped(self, rows: int, seconds: float) -> None: ...
 
+    def passed(self, rows: int, tokens: int, padded_tokens: int, seconds: float) -> None: ...
+
     def finished(self, reason: FinishReason, target_tokens: int) -> None: ...
 
     def dropped(self, reason: str, wasted_steps: int) -> None: ...
@@ -26,6 +28,9 @@ class SilentObserver:
         pass
 
     def stepped(self, rows: int, seconds: float) -> None:
+        pass
+
+    def passed(self, rows: int, tokens: int, padded_tokens: int, seconds: float) -> None:
         pass
 
     def finished(self, reason: FinishReason, target_tokens: int) -> None:

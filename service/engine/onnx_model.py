@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.bundle.errors import BundleError
-from service.bundle.manifest import AttentionVariant, GraphEntry
+from service.bundle.manifest import AttentionVariant, GraphEntry, Role
 from service.bundle.repository import Bundle
 from service.engine.errors import ProviderError, RuntimeFailureError
 from service.engine.runtime import onnxruntime
@@ -46,52 +46,86 @@ class EncodeOutput:
     state: dict[str, Array]
 
 
-class _Graph:
-    """A session and the names of its inputs and outputs."""
+@dataclass(frozen=True)
+class OneShotOutput:
+    """One pass over a batch: ``logits`` (rows, target_length, vocabulary), ``attention`` by map (rows, heads, target,
+    source), in the map's units."""
 
-    def __init__(self, entry: GraphEntry, session: onnxruntime.InferenceSession) -> None:
+    logits: Floats
+    attention: dict[str, Floats]
+
+
+class _Graph:
+    """A session, the names of its inputs and outputs, and which of them are attention maps: tensor to map."""
+
+    def __init__(self, entry: GraphEntry, session: onnxruntime.InferenceSession, maps: dict[str, str]) -> None:
+        self.entry = entry
         self._session = session
         self._inputs = [spec.name for spec in entry.inputs]
         self._outputs = [spec.name for spec in entry.outputs]
-        self._file = entry.file
+        self.attention = {tensor: name for tensor, name in maps.items() if tensor in self._outputs}
 
     def run(self, feeds: dict[str, Array]) -> dict[str, Array]:
         try:
             values = self._session.run(self._outputs, {name: feeds[name] for name in self._inputs})
         except Exception as error:  # onnxruntime's exceptions share no base of their own
-            raise RuntimeFailureError(f"{self._file}: {error}") from error
+            raise RuntimeFailureError(f"{self.entry.file}: {error}") from error
         return dict(zip(self._outputs, values, strict=True))
+
+    def attention_in(self, outputs: dict[str, Array]) -> dict[str, Floats]:
+        """The maps among ``outputs``, by name."""
+        return {name: outputs[tensor] for tensor, name in self.attention.items()}
+
+
+class _Graphs:
+    """The graphs of one bundle that a provider runs, opened."""
+
+    def __init__(self, bundle: Bundle, provider: Provider, threads: int) -> None:
+        """Raises ProviderError when ``provider`` cannot be had, RuntimeFailureError when a graph does not load."""
+        self._bundle = bundle
+        self._providers = _choose_providers(provider)
+        self._threads = threads
+        self._usable = [entry for entry in bundle.manifest.graphs if _runs_on(entry, self._providers[0])]
+        self._open: dict[str, onnxruntime.InferenceSession] = {}
+        self._names = {entry.tensor: entry.name for entry in bundle.manifest.attention_maps}
+
+    def of(self, role: Role) -> dict[AttentionVariant, _Graph]:
+        """For each wish of attention the graph of this role that emits the least that serves it."""
+        found = _cover([entry for entry in self._usable if entry.role == role])
+        if not found:
+            raise BundleError(f"{self._bundle.label} has no fp32 {role} graph for {self._providers[0]}: export it")
+        return {variant: self._graph(entry) for variant, entry in found.items()}
+
+    def _graph(self, entry: GraphEntry) -> _Graph:
+        if entry.file not in self._open:
+            self._open[entry.file] = _open_session(self._bundle.path(entry.file), self._providers, self._threads)
+        return _Graph(entry, self._open[entry.file], self._names)
+
+    @property
+    def execution_provider(self) -> str:
+        """What onnxruntime really runs on, which may differ from what was asked: it falls back without a word."""
+        provider: str = next(iter(self._open.values())).get_providers()[0]
+        return provider
 
 
 class OnnxModel:
-    """``encode`` and ``decode_step`` of one bundle."""
+    """``encode`` and ``decode_step`` of an autoregressive bundle."""
 
     def __init__(self, bundle: Bundle, provider: Provider = "auto", threads: int = 1) -> None:
         """Raises ProviderError when ``provider`` cannot be had, RuntimeFailureError when a graph does not load."""
         manifest = bundle.manifest
-        self._providers = _choose_providers(provider)
-        usable = [entry for entry in manifest.graphs if _runs_on(entry, self._providers[0])]
-        encoder = next((entry for entry in usable if entry.role == "encode"), None)
-        steps = _cover(usable)
-        if encoder is None or not steps:
-            raise BundleError(f"{bundle.label} has no fp32 graphs for {self._providers[0]}: export them")
-        files = {encoder.file, *(entry.file for entry in steps.values())}
-        sessions = {file: _open_session(bundle.path(file), self._providers, threads) for file in sorted(files)}
-        #: What onnxruntime really runs on, which may differ from what was asked: it falls back without a word.
-        self.execution_provider: str = next(iter(sessions.values())).get_providers()[0]
-        self._encode = _Graph(encoder, sessions[encoder.file])
-        self._steps = {variant: _Graph(entry, sessions[entry.file]) for variant, entry in steps.items()}
+        graphs = _Graphs(bundle, provider, threads)
+        self._encode = graphs.of("encode")["none"]
+        self._steps = graphs.of("decode_step")
+        self.execution_provider = graphs.execution_provider
         #: The source axis of each memory tensor, None for one that has no place for each source token.
         self.memory_axes = {
             spec.name: spec.axes.index("source") if "source" in spec.axes else None
-            for spec in encoder.outputs
+            for spec in self._encode.entry.outputs
             if spec.name.startswith(_MEMORY)
         }
-        self._maps = {entry.tensor: entry.name for entry in manifest.attention_maps}
         #: The maps that a step can emit, by name.
-        self.attention_maps = frozenset(
-            self._maps[spec.name] for entry in steps.values() for spec in entry.outputs if spec.name in self._maps
-        )
+        self.attention_maps = _maps_of(self._steps)
         self._next_state = {state.next_name: state.name for state in manifest.state}
         self.state_names = tuple(state.name for state in manifest.state)
 
@@ -108,12 +142,44 @@ class OnnxModel:
 
         Runs the graph that emits the least that ``attention`` needs.
         """
-        outputs = self._steps[attention].run(feeds)
+        step = self._steps[attention]
+        outputs = step.run(feeds)
         return StepOutput(
             logits=outputs["logits"],
-            attention={name: outputs[tensor] for tensor, name in self._maps.items() if tensor in outputs},
+            attention=step.attention_in(outputs),
             state={name: outputs[next_name] for next_name, name in self._next_state.items()},
         )
+
+
+class OneShotOnnxModel:
+    """``translate`` of a one-shot bundle: every token in one pass."""
+
+    def __init__(self, bundle: Bundle, provider: Provider = "auto", threads: int = 1) -> None:
+        """Raises ProviderError when ``provider`` cannot be had, RuntimeFailureError when a graph does not load."""
+        graphs = _Graphs(bundle, provider, threads)
+        self._passes = graphs.of("one_shot")
+        self.execution_provider = graphs.execution_provider
+        self.attention_maps = _maps_of(self._passes)
+        #: Tokens that every source is padded to; None where a batch is as wide as its longest.
+        self.length = bundle.manifest.one_shot_length
+
+    def translate(
+        self, source_ids: npt.NDArray[np.int64], source_lengths: npt.NDArray[np.int32], attention: AttentionVariant
+    ) -> OneShotOutput:
+        """source_ids (batch, source_length) padded, source_lengths (batch,)."""
+        graph = self._passes[attention]
+        outputs = graph.run({"source_ids": source_ids, "source_lengths": source_lengths})
+        return OneShotOutput(outputs["logits"], graph.attention_in(outputs))
+
+
+def open_model(bundle: Bundle, provider: Provider = "auto", threads: int = 1) -> OnnxModel | OneShotOnnxModel:
+    """The model of a bundle, by how it generates. Raises as they do."""
+    one_shot = bundle.manifest.capabilities.generation == "one_shot"
+    return (OneShotOnnxModel if one_shot else OnnxModel)(bundle, provider, threads)
+
+
+def _maps_of(graphs: dict[AttentionVariant, _Graph]) -> frozenset[str]:
+    return frozenset(name for graph in graphs.values() for name in graph.attention.values())
 
 
 def _runs_on(entry: GraphEntry, provider: str) -> bool:
@@ -122,13 +188,13 @@ def _runs_on(entry: GraphEntry, provider: str) -> bool:
 
 
 def _cover(graphs: list[GraphEntry]) -> dict[AttentionVariant, GraphEntry]:
-    """For each wish the decode_step graph that emits the least that serves it; a graph that emits more serves too."""
-    steps = {entry.attention: entry for entry in graphs if entry.role == "decode_step"}
+    """For each wish the graph that emits the least that serves it; a graph that emits more serves too."""
+    by_variant = {entry.attention: entry for entry in graphs}
     order: tuple[AttentionVariant, ...] = ("none", "alignment", "full")
     found: dict[AttentionVariant, GraphEntry] = {}
     for place, wish in enumerate(order):
-        enough = [steps[variant] for variant in order[place:] if variant in steps]
-        less = [steps[variant] for variant in reversed(order[:place]) if variant in steps]
+        enough = [by_variant[variant] for variant in order[place:] if variant in by_variant]
+        less = [by_variant[variant] for variant in reversed(order[:place]) if variant in by_variant]
         if enough or less:
             found[wish] = (enough or less)[0]
     return found

@@ -39,8 +39,9 @@ class SentenceRequest:
 class Hypothesis:
     """One translation.
 
-    ``target_ids`` end in `</s>` unless the length limit came first; ``log_probabilities`` (target_length,) float32 in
-    nats; ``attention`` by map name (target_length, heads, source_length) float32, empty when it was not asked for.
+    ``target_ids`` end in `</s>` unless the length limit came first; those of a one-shot model are all of its places,
+    `<pad>` and `</s>` wherever it put them. ``log_probabilities`` (target_length,) float32 in nats; ``attention`` by
+    map name (target_length, heads, source_length) float32, both in the map's units, empty when it was not asked for.
     """
 
     target_ids: tuple[int, ...]

@@ -175,13 +175,20 @@ def _from_matrix(matrix: MatrixView, data_type: attention_pb2.MatrixDataType) ->
         heads=matrix.heads,
         score_function=matrix.map.score_function,
         scope_tokens=matrix.map.scope_tokens,
-        unit=attention_pb2.ATTENTION_UNIT_WORD if matrix.of_words else attention_pb2.ATTENTION_UNIT_TOKEN,
+        unit=_unit_of(matrix),
+        tokens_per_unit=1 if matrix.of_words else matrix.map.tokens_per_unit,
         shape=weights.shape,
         data_type=data_type,
         data=np.ascontiguousarray(weights, dtype=_DATA_TYPES[data_type]).tobytes(),
         rows_sum_to_one=matrix.map.rows_sum_to_one,
         includes_end_of_sentence=matrix.map.includes_end_of_sentence,
     )
+
+
+def _unit_of(matrix: MatrixView) -> attention_pb2.AttentionUnit:
+    if matrix.of_words:
+        return attention_pb2.ATTENTION_UNIT_WORD
+    return attention_pb2.ATTENTION_UNIT_BLOCK if matrix.map.tokens_per_unit > 1 else attention_pb2.ATTENTION_UNIT_TOKEN
 
 
 def _from_measures(measures: Measures) -> attention_pb2.AttentionMeasures:
@@ -253,4 +260,5 @@ def _from_map(entry: AttentionMapEntry) -> model_pb2.AttentionMap:
         score_function=entry.score_function,
         rows_sum_to_one=entry.rows_sum_to_one,
         includes_end_of_sentence=entry.includes_end_of_sentence,
+        tokens_per_unit=entry.tokens_per_unit,
     )

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from service.bundle.errors import BundleError
 from service.bundle.repository import Bundle
-from service.bundle.tokenizer import EOS_ID, UNK_ID, Tokenizer
+from service.bundle.tokenizer import EOS_ID, PAD_ID, UNK_ID, Tokenizer
 
 # White space at the ends, combining marks, emoji of several code points, right-to-left, characters nobody has seen.
 TEXTS = st.text(alphabet=st.sampled_from("ab c  äe\u0301👍🏽👩‍💻א年Z\u00a0\u202f."), min_size=1, max_size=40)
@@ -50,7 +50,32 @@ def test_decoding_gives_text_and_the_place_of_each_token(numbers: Bundle) -> Non
     decoded = numbers.target_tokenizer.decode(ids)
     assert decoded.text == "3 14 15"
     assert [decoded.text[token.begin : token.end] for token in decoded.tokens] == ["3", "14", "15", ""]
-    assert decoded == numbers.target_tokenizer.decode(ids[:-1])
+    assert [token.special for token in decoded.tokens] == [False, False, False, True]
+    unended = numbers.target_tokenizer.decode(ids[:-1])
+    assert (unended.text, unended.tokens) == (decoded.text, decoded.tokens[:-1])
+
+
+def test_special_tokens_give_no_text_and_keep_their_places(numbers: Bundle) -> None:
+    """As a one-shot model writes them: padding and `</s>` before, between and behind the words."""
+    three, four, _ = numbers.target_tokenizer.encode_ids("3 14")
+    decoded = numbers.target_tokenizer.decode([PAD_ID, EOS_ID, three, PAD_ID, four, PAD_ID])
+    assert decoded.text == "3 14"
+    assert [(token.piece.strip("▁"), token.begin, token.end) for token in decoded.tokens] == [
+        ("<pad>", 0, 0),
+        ("</s>", 0, 0),
+        ("3", 0, 1),
+        ("<pad>", 1, 1),
+        ("14", 2, 4),
+        ("<pad>", 4, 4),
+    ]
+    assert [token.special for token in decoded.tokens] == [True, True, False, True, False, True]
+
+
+def test_padding_stands_behind_the_text(numbers: Bundle) -> None:
+    padded = numbers.source_tokenizer.encode("3 14").padded(5)
+    assert [token.piece for token in padded.tokens[2:]] == ["</s>", "<pad>", "<pad>"]
+    assert {(token.begin, token.end, token.special) for token in padded.tokens[2:]} == {(4, 4, True)}
+    assert padded.padded(2) == padded
 
 
 def test_an_unknown_character_is_unknown_at_its_own_place(letters: Bundle) -> None:

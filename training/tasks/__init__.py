@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from training.tasks import dates, reverse
+from training.tasks import date_variations, dates, reverse, sandglass_reverse
 from training.tasks.date_answers import DateAnswers
 from training.tasks.example import Example
 
-TaskName = Literal["dates", "reverse"]
+TaskName = Literal["dates", "reverse", "sandglass-reverse"]
 
 
 #: The targets that a source may mean, each with its probability.
@@ -19,11 +19,16 @@ Posterior = Callable[[str], dict[str, float]]
 
 @dataclass(frozen=True)
 class Task:
-    """What the trainer and the evaluation need of a task; ``posterior`` where a source may mean several things."""
+    """What the trainer and the evaluation need of a task.
+
+    ``posterior`` where a source may mean several things; ``variations`` where people write what ``examples`` never
+    shows, for training alone.
+    """
 
     examples: Callable[[int], Iterator[Example]]
     attention_hits: Callable[[Example, list[tuple[int, int]]], list[bool]]
     posterior: Callable[[], Posterior] | None = None
+    variations: Callable[[int], Iterator[Example]] | None = None
 
 
 def _date_posterior() -> Posterior:
@@ -32,8 +37,9 @@ def _date_posterior() -> Posterior:
 
 
 TASKS: dict[TaskName, Task] = {
-    "dates": Task(dates.examples, dates.attention_hits, _date_posterior),
+    "dates": Task(dates.examples, dates.attention_hits, _date_posterior, date_variations.variations),
     "reverse": Task(reverse.examples, reverse.attention_hits),
+    "sandglass-reverse": Task(sandglass_reverse.examples, reverse.attention_hits),
 }
 
 __all__ = ["TASKS", "Example", "Posterior", "Task", "TaskName"]

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import datetime
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from babel import Locale, localedata
 from babel.dates import DateTimeFormat, get_date_format, parse_pattern
@@ -45,11 +45,19 @@ _FIELD_OF_LETTER = {"y": "y", "M": "m", "L": "m", "d": "d"}
 TARGET_FIELDS = "yyyy.mm.dd"
 
 
+class Part(NamedTuple):
+    """A literal or a rendered field of a date: ``letters`` are CLDR's ("MMMM"), empty for a literal."""
+
+    text: str
+    field: str
+    letters: str = ""
+
+
 @dataclass(frozen=True)
 class _Piece:
     """One literal or one field of a compiled pattern."""
 
-    letters: str  # the CLDR letters ("MMMM"), empty for a literal
+    letters: str
     literal: str
     field: str
 
@@ -72,18 +80,29 @@ class DateFormatter:
 
     def render(self, date: datetime.date) -> tuple[str, str]:
         """Return the text and, of equal length, the field that each of its characters shows."""
-        texts, fields = [], []
-        for piece in self._pieces:
-            text = self._render_piece(piece, date) if piece.letters else piece.literal
-            texts.append(text)
-            fields.append(piece.field * len(text))
-        return "".join(texts), "".join(fields)
+        return joined(self.parts(date))
+
+    def parts(self, date: datetime.date) -> list[Part]:
+        """The literals and fields of the text, in order."""
+        return [
+            Part(self._render_piece(piece, date) if piece.letters else piece.literal, piece.field, piece.letters)
+            for piece in self._pieces
+        ]
 
     def _render_piece(self, piece: _Piece, date: datetime.date) -> str:
         key = (piece.letters, _determining_value(piece.letters[0], date))
         if key not in self._rendered:
             self._rendered[key] = str(DateTimeFormat(date, self.locale)[piece.letters])
         return self._rendered[key]
+
+
+def joined(parts: Iterable[Part]) -> tuple[str, str]:
+    """The text of some parts and, of equal length, the field that each of its characters shows."""
+    texts, fields = [], []
+    for part in parts:
+        texts.append(part.text)
+        fields.append(part.field * len(part.text))
+    return "".join(texts), "".join(fields)
 
 
 def _determining_value(letter: str, date: datetime.date) -> int:
@@ -125,12 +144,16 @@ def examples(seed: int) -> Iterator[Example]:
     """
     generator = random.Random(seed)
     formatters = all_formatters()
-    days = (LAST_DAY - FIRST_DAY).days + 1
     while True:
-        date = FIRST_DAY + datetime.timedelta(days=generator.randrange(days))
+        date = random_date(generator)
         text, fields = generator.choice(formatters).render(date)
         text, fields = with_case(text, fields, generator.randrange(4))
         yield Example(source=text, target=date.isoformat(), annotation=fields)
+
+
+def random_date(generator: random.Random) -> datetime.date:
+    """Any day of the range, each as likely."""
+    return FIRST_DAY + datetime.timedelta(days=generator.randrange((LAST_DAY - FIRST_DAY).days + 1))
 
 
 def with_case(text: str, fields: str, choice: int) -> tuple[str, str]:

@@ -24,23 +24,23 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17heed/v1/attention.proto\x12\x07heed.v1\"\xc1\x01\n\x10\x41ttentionOptions\x12$\n\x04view\x18\x01 \x01(\x0e\x32\x16.heed.v1.AttentionView\x12\x0c\n\x04maps\x18\x02 \x03(\t\x12\x0e\n\x06layers\x18\x03 \x03(\x05\x12\r\n\x05heads\x18\x04 \x03(\x05\x12.\n\x0ehead_reduction\x18\x05 \x01(\x0e\x32\x16.heed.v1.HeadReduction\x12*\n\tdata_type\x18\x06 \x01(\x0e\x32\x17.heed.v1.MatrixDataType\"\xc0\x01\n\tAttention\x12%\n\x05links\x18\x01 \x03(\x0b\x32\x16.heed.v1.AlignmentLink\x12\x32\n\x10\x61lignment_source\x18\x02 \x01(\x0b\x32\x18.heed.v1.AlignmentSource\x12*\n\x08matrices\x18\x03 \x03(\x0b\x32\x18.heed.v1.AttentionMatrix\x12,\n\x08measures\x18\x04 \x01(\x0b\x32\x1a.heed.v1.AttentionMeasures\"I\n\rAlignmentLink\x12\x13\n\x0bsource_word\x18\x01 \x01(\x05\x12\x13\n\x0btarget_word\x18\x02 \x01(\x05\x12\x0e\n\x06weight\x18\x03 \x01(\x02\"O\n\x0f\x41lignmentSource\x12\x0b\n\x03map\x18\x01 \x01(\t\x12\r\n\x05heads\x18\x02 \x03(\x05\x12\r\n\x05shift\x18\x03 \x01(\x05\x12\x11\n\tchosen_by\x18\x04 \x01(\t\"\xba\x02\n\x0f\x41ttentionMatrix\x12\x0b\n\x03map\x18\x01 \x01(\t\x12$\n\x04kind\x18\x02 \x01(\x0e\x32\x16.heed.v1.AttentionKind\x12\r\n\x05layer\x18\x03 \x01(\x05\x12\r\n\x05heads\x18\x04 \x03(\x05\x12\x16\n\x0escore_function\x18\x05 \x01(\t\x12\x14\n\x0cscope_tokens\x18\x06 \x01(\x05\x12$\n\x04unit\x18\x07 \x01(\x0e\x32\x16.heed.v1.AttentionUnit\x12\r\n\x05shape\x18\x08 \x03(\x05\x12*\n\tdata_type\x18\t \x01(\x0e\x32\x17.heed.v1.MatrixDataType\x12\x0c\n\x04\x64\x61ta\x18\n \x01(\x0c\x12\x17\n\x0frows_sum_to_one\x18\x0b \x01(\x08\x12 \n\x18includes_end_of_sentence\x18\x0c \x01(\x08\"\xb5\x02\n\x11\x41ttentionMeasures\x12\"\n\x1amean_token_log_probability\x18\x01 \x01(\x02\x12\x1a\n\x12normalized_entropy\x18\x02 \x03(\x02\x12\x10\n\x08\x63overage\x18\x03 \x03(\x02\x12\"\n\x1a\x63overage_deviation_penalty\x18\x04 \x01(\x02\x12\x1c\n\x14\x61\x62sentmindedness_out\x18\x05 \x01(\x02\x12\x1b\n\x13\x61\x62sentmindedness_in\x18\x06 \x01(\x02\x12\x17\n\x0f\x61ttention_focus\x18\x07 \x01(\x02\x12\x1c\n\x14\x65nd_of_sentence_mass\x18\x08 \x01(\x02\x12\x18\n\x10punctuation_mass\x18\t \x01(\x02\x12\x1e\n\x16unaligned_source_ratio\x18\n \x01(\x02*\x99\x01\n\rAttentionView\x12\x1e\n\x1a\x41TTENTION_VIEW_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x41TTENTION_VIEW_ALIGNMENT\x10\x01\x12\x17\n\x13\x41TTENTION_VIEW_WORD\x10\x02\x12\x18\n\x14\x41TTENTION_VIEW_TOKEN\x10\x03\x12\x17\n\x13\x41TTENTION_VIEW_FULL\x10\x04*H\n\rHeadReduction\x12\x1e\n\x1aHEAD_REDUCTION_UNSPECIFIED\x10\x00\x12\x17\n\x13HEAD_REDUCTION_MEAN\x10\x01*\x8a\x01\n\x0eMatrixDataType\x12 \n\x1cMATRIX_DATA_TYPE_UNSPECIFIED\x10\x00\x12\x1c\n\x18MATRIX_DATA_TYPE_FLOAT32\x10\x01\x12\x1c\n\x18MATRIX_DATA_TYPE_FLOAT16\x10\x02\x12\x1a\n\x16MATRIX_DATA_TYPE_UINT8\x10\x03*\x8b\x01\n\rAttentionKind\x12\x1e\n\x1a\x41TTENTION_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14\x41TTENTION_KIND_CROSS\x10\x01\x12\x1f\n\x1b\x41TTENTION_KIND_ENCODER_SELF\x10\x02\x12\x1f\n\x1b\x41TTENTION_KIND_DECODER_SELF\x10\x03*b\n\rAttentionUnit\x12\x1e\n\x1a\x41TTENTION_UNIT_UNSPECIFIED\x10\x00\x12\x18\n\x14\x41TTENTION_UNIT_TOKEN\x10\x01\x12\x17\n\x13\x41TTENTION_UNIT_WORD\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17heed/v1/attention.proto\x12\x07heed.v1\"\xc1\x01\n\x10\x41ttentionOptions\x12$\n\x04view\x18\x01 \x01(\x0e\x32\x16.heed.v1.AttentionView\x12\x0c\n\x04maps\x18\x02 \x03(\t\x12\x0e\n\x06layers\x18\x03 \x03(\x05\x12\r\n\x05heads\x18\x04 \x03(\x05\x12.\n\x0ehead_reduction\x18\x05 \x01(\x0e\x32\x16.heed.v1.HeadReduction\x12*\n\tdata_type\x18\x06 \x01(\x0e\x32\x17.heed.v1.MatrixDataType\"\xc0\x01\n\tAttention\x12%\n\x05links\x18\x01 \x03(\x0b\x32\x16.heed.v1.AlignmentLink\x12\x32\n\x10\x61lignment_source\x18\x02 \x01(\x0b\x32\x18.heed.v1.AlignmentSource\x12*\n\x08matrices\x18\x03 \x03(\x0b\x32\x18.heed.v1.AttentionMatrix\x12,\n\x08measures\x18\x04 \x01(\x0b\x32\x1a.heed.v1.AttentionMeasures\"I\n\rAlignmentLink\x12\x13\n\x0bsource_word\x18\x01 \x01(\x05\x12\x13\n\x0btarget_word\x18\x02 \x01(\x05\x12\x0e\n\x06weight\x18\x03 \x01(\x02\"O\n\x0f\x41lignmentSource\x12\x0b\n\x03map\x18\x01 \x01(\t\x12\r\n\x05heads\x18\x02 \x03(\x05\x12\r\n\x05shift\x18\x03 \x01(\x05\x12\x11\n\tchosen_by\x18\x04 \x01(\t\"\xd3\x02\n\x0f\x41ttentionMatrix\x12\x0b\n\x03map\x18\x01 \x01(\t\x12$\n\x04kind\x18\x02 \x01(\x0e\x32\x16.heed.v1.AttentionKind\x12\r\n\x05layer\x18\x03 \x01(\x05\x12\r\n\x05heads\x18\x04 \x03(\x05\x12\x16\n\x0escore_function\x18\x05 \x01(\t\x12\x14\n\x0cscope_tokens\x18\x06 \x01(\x05\x12$\n\x04unit\x18\x07 \x01(\x0e\x32\x16.heed.v1.AttentionUnit\x12\r\n\x05shape\x18\x08 \x03(\x05\x12*\n\tdata_type\x18\t \x01(\x0e\x32\x17.heed.v1.MatrixDataType\x12\x0c\n\x04\x64\x61ta\x18\n \x01(\x0c\x12\x17\n\x0frows_sum_to_one\x18\x0b \x01(\x08\x12 \n\x18includes_end_of_sentence\x18\x0c \x01(\x08\x12\x17\n\x0ftokens_per_unit\x18\r \x01(\x05\"\xb5\x02\n\x11\x41ttentionMeasures\x12\"\n\x1amean_token_log_probability\x18\x01 \x01(\x02\x12\x1a\n\x12normalized_entropy\x18\x02 \x03(\x02\x12\x10\n\x08\x63overage\x18\x03 \x03(\x02\x12\"\n\x1a\x63overage_deviation_penalty\x18\x04 \x01(\x02\x12\x1c\n\x14\x61\x62sentmindedness_out\x18\x05 \x01(\x02\x12\x1b\n\x13\x61\x62sentmindedness_in\x18\x06 \x01(\x02\x12\x17\n\x0f\x61ttention_focus\x18\x07 \x01(\x02\x12\x1c\n\x14\x65nd_of_sentence_mass\x18\x08 \x01(\x02\x12\x18\n\x10punctuation_mass\x18\t \x01(\x02\x12\x1e\n\x16unaligned_source_ratio\x18\n \x01(\x02*\x99\x01\n\rAttentionView\x12\x1e\n\x1a\x41TTENTION_VIEW_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x41TTENTION_VIEW_ALIGNMENT\x10\x01\x12\x17\n\x13\x41TTENTION_VIEW_WORD\x10\x02\x12\x18\n\x14\x41TTENTION_VIEW_TOKEN\x10\x03\x12\x17\n\x13\x41TTENTION_VIEW_FULL\x10\x04*H\n\rHeadReduction\x12\x1e\n\x1aHEAD_REDUCTION_UNSPECIFIED\x10\x00\x12\x17\n\x13HEAD_REDUCTION_MEAN\x10\x01*\x8a\x01\n\x0eMatrixDataType\x12 \n\x1cMATRIX_DATA_TYPE_UNSPECIFIED\x10\x00\x12\x1c\n\x18MATRIX_DATA_TYPE_FLOAT32\x10\x01\x12\x1c\n\x18MATRIX_DATA_TYPE_FLOAT16\x10\x02\x12\x1a\n\x16MATRIX_DATA_TYPE_UINT8\x10\x03*\x8b\x01\n\rAttentionKind\x12\x1e\n\x1a\x41TTENTION_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14\x41TTENTION_KIND_CROSS\x10\x01\x12\x1f\n\x1b\x41TTENTION_KIND_ENCODER_SELF\x10\x02\x12\x1f\n\x1b\x41TTENTION_KIND_DECODER_SELF\x10\x03*|\n\rAttentionUnit\x12\x1e\n\x1a\x41TTENTION_UNIT_UNSPECIFIED\x10\x00\x12\x18\n\x14\x41TTENTION_UNIT_TOKEN\x10\x01\x12\x17\n\x13\x41TTENTION_UNIT_WORD\x10\x02\x12\x18\n\x14\x41TTENTION_UNIT_BLOCK\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'heed.v1.attention_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ATTENTIONVIEW']._serialized_start=1213
-  _globals['_ATTENTIONVIEW']._serialized_end=1366
-  _globals['_HEADREDUCTION']._serialized_start=1368
-  _globals['_HEADREDUCTION']._serialized_end=1440
-  _globals['_MATRIXDATATYPE']._serialized_start=1443
-  _globals['_MATRIXDATATYPE']._serialized_end=1581
-  _globals['_ATTENTIONKIND']._serialized_start=1584
-  _globals['_ATTENTIONKIND']._serialized_end=1723
-  _globals['_ATTENTIONUNIT']._serialized_start=1725
-  _globals['_ATTENTIONUNIT']._serialized_end=1823
+  _globals['_ATTENTIONVIEW']._serialized_start=1238
+  _globals['_ATTENTIONVIEW']._serialized_end=1391
+  _globals['_HEADREDUCTION']._serialized_start=1393
+  _globals['_HEADREDUCTION']._serialized_end=1465
+  _globals['_MATRIXDATATYPE']._serialized_start=1468
+  _globals['_MATRIXDATATYPE']._serialized_end=1606
+  _globals['_ATTENTIONKIND']._serialized_start=1609
+  _globals['_ATTENTIONKIND']._serialized_end=1748
+  _globals['_ATTENTIONUNIT']._serialized_start=1750
+  _globals['_ATTENTIONUNIT']._serialized_end=1874
   _globals['_ATTENTIONOPTIONS']._serialized_start=37
   _globals['_ATTENTIONOPTIONS']._serialized_end=230
   _globals['_ATTENTION']._serialized_start=233
@@ -50,7 +50,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ALIGNMENTSOURCE']._serialized_start=502
   _globals['_ALIGNMENTSOURCE']._serialized_end=581
   _globals['_ATTENTIONMATRIX']._serialized_start=584
-  _globals['_ATTENTIONMATRIX']._serialized_end=898
-  _globals['_ATTENTIONMEASURES']._serialized_start=901
-  _globals['_ATTENTIONMEASURES']._serialized_end=1210
+  _globals['_ATTENTIONMATRIX']._serialized_end=923
+  _globals['_ATTENTIONMEASURES']._serialized_start=926
+  _globals['_ATTENTIONMEASURES']._serialized_end=1235
 # @@protoc_insertion_point(module_scope)

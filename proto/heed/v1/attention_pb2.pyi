@@ -39,6 +39,7 @@ class AttentionUnit(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ATTENTION_UNIT_UNSPECIFIED: _ClassVar[AttentionUnit]
     ATTENTION_UNIT_TOKEN: _ClassVar[AttentionUnit]
     ATTENTION_UNIT_WORD: _ClassVar[AttentionUnit]
+    ATTENTION_UNIT_BLOCK: _ClassVar[AttentionUnit]
 ATTENTION_VIEW_UNSPECIFIED: AttentionView
 ATTENTION_VIEW_ALIGNMENT: AttentionView
 ATTENTION_VIEW_WORD: AttentionView
@@ -57,6 +58,7 @@ ATTENTION_KIND_DECODER_SELF: AttentionKind
 ATTENTION_UNIT_UNSPECIFIED: AttentionUnit
 ATTENTION_UNIT_TOKEN: AttentionUnit
 ATTENTION_UNIT_WORD: AttentionUnit
+ATTENTION_UNIT_BLOCK: AttentionUnit
 
 class AttentionOptions(_message.Message):
     __slots__ = ("view", "maps", "layers", "heads", "head_reduction", "data_type")
@@ -109,7 +111,7 @@ class AlignmentSource(_message.Message):
     def __init__(self, map: _Optional[str] = ..., heads: _Optional[_Iterable[int]] = ..., shift: _Optional[int] = ..., chosen_by: _Optional[str] = ...) -> None: ...
 
 class AttentionMatrix(_message.Message):
-    __slots__ = ("map", "kind", "layer", "heads", "score_function", "scope_tokens", "unit", "shape", "data_type", "data", "rows_sum_to_one", "includes_end_of_sentence")
+    __slots__ = ("map", "kind", "layer", "heads", "score_function", "scope_tokens", "unit", "shape", "data_type", "data", "rows_sum_to_one", "includes_end_of_sentence", "tokens_per_unit")
     MAP_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     LAYER_FIELD_NUMBER: _ClassVar[int]
@@ -122,6 +124,7 @@ class AttentionMatrix(_message.Message):
     DATA_FIELD_NUMBER: _ClassVar[int]
     ROWS_SUM_TO_ONE_FIELD_NUMBER: _ClassVar[int]
     INCLUDES_END_OF_SENTENCE_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_PER_UNIT_FIELD_NUMBER: _ClassVar[int]
     map: str
     kind: AttentionKind
     layer: int
@@ -134,7 +137,8 @@ class AttentionMatrix(_message.Message):
     data: bytes
     rows_sum_to_one: bool
     includes_end_of_sentence: bool
-    def __init__(self, map: _Optional[str] = ..., kind: _Optional[_Union[AttentionKind, str]] = ..., layer: _Optional[int] = ..., heads: _Optional[_Iterable[int]] = ..., score_function: _Optional[str] = ..., scope_tokens: _Optional[int] = ..., unit: _Optional[_Union[AttentionUnit, str]] = ..., shape: _Optional[_Iterable[int]] = ..., data_type: _Optional[_Union[MatrixDataType, str]] = ..., data: _Optional[bytes] = ..., rows_sum_to_one: _Optional[bool] = ..., includes_end_of_sentence: _Optional[bool] = ...) -> None: ...
+    tokens_per_unit: int
+    def __init__(self, map: _Optional[str] = ..., kind: _Optional[_Union[AttentionKind, str]] = ..., layer: _Optional[int] = ..., heads: _Optional[_Iterable[int]] = ..., score_function: _Optional[str] = ..., scope_tokens: _Optional[int] = ..., unit: _Optional[_Union[AttentionUnit, str]] = ..., shape: _Optional[_Iterable[int]] = ..., data_type: _Optional[_Union[MatrixDataType, str]] = ..., data: _Optional[bytes] = ..., rows_sum_to_one: _Optional[bool] = ..., includes_end_of_sentence: _Optional[bool] = ..., tokens_per_unit: _Optional[int] = ...) -> None: ...
 
 class AttentionMeasures(_message.Message):
     __slots__ = ("mean_token_log_probability", "normalized_entropy", "coverage", "coverage_deviation_penalty", "absentmindedness_out", "absentmindedness_in", "attention_focus", "end_of_sentence_mass", "punctuation_mass", "unaligned_source_ratio")

@@ -95,7 +95,7 @@ class ModelLimits(_message.Message):
     def __init__(self, max_source_tokens: _Optional[int] = ..., max_target_tokens: _Optional[int] = ...) -> None: ...
 
 class AttentionMap(_message.Message):
-    __slots__ = ("name", "kind", "layer", "heads", "scope_tokens", "score_function", "rows_sum_to_one", "includes_end_of_sentence")
+    __slots__ = ("name", "kind", "layer", "heads", "scope_tokens", "score_function", "rows_sum_to_one", "includes_end_of_sentence", "tokens_per_unit")
     NAME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     LAYER_FIELD_NUMBER: _ClassVar[int]
@@ -104,6 +104,7 @@ class AttentionMap(_message.Message):
     SCORE_FUNCTION_FIELD_NUMBER: _ClassVar[int]
     ROWS_SUM_TO_ONE_FIELD_NUMBER: _ClassVar[int]
     INCLUDES_END_OF_SENTENCE_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_PER_UNIT_FIELD_NUMBER: _ClassVar[int]
     name: str
     kind: _attention_pb2.AttentionKind
     layer: int
@@ -112,4 +113,5 @@ class AttentionMap(_message.Message):
     score_function: str
     rows_sum_to_one: bool
     includes_end_of_sentence: bool
-    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[_attention_pb2.AttentionKind, str]] = ..., layer: _Optional[int] = ..., heads: _Optional[int] = ..., scope_tokens: _Optional[int] = ..., score_function: _Optional[str] = ..., rows_sum_to_one: _Optional[bool] = ..., includes_end_of_sentence: _Optional[bool] = ...) -> None: ...
+    tokens_per_unit: int
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[_attention_pb2.AttentionKind, str]] = ..., layer: _Optional[int] = ..., heads: _Optional[int] = ..., scope_tokens: _Optional[int] = ..., score_function: _Optional[str] = ..., rows_sum_to_one: _Optional[bool] = ..., includes_end_of_sentence: _Optional[bool] = ..., tokens_per_unit: _Optional[int] = ...) -> None: ...
