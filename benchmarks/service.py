@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import grpc
 from heed.v1.translation_service_pb2 import TranslateRequest
@@ -27,7 +28,7 @@ SECONDS = 5.0
 
 
 @contextmanager
-def _server(*options: str) -> Iterator[str]:
+def server(*options: str, models: Path = ROOT / "exported") -> Iterator[str]:
     """A server process on a free port; yields its address."""
     addresses = ("--address", "127.0.0.1:0", "--metrics-address", "127.0.0.1:0", "--pause-seconds", "0")
     command = [
@@ -36,7 +37,7 @@ def _server(*options: str) -> Iterator[str]:
         "from service.cli import main; main()",
         "serve",
         "--models",
-        str(ROOT / "exported"),
+        str(models),
     ]
     process = subprocess.Popen([*command, *addresses, *options], stderr=subprocess.PIPE, text=True)
     try:
@@ -76,7 +77,7 @@ async def _load(stub: TranslationServiceStub, texts: list[str], callers: int, pe
 async def _refusals(texts: list[str]) -> str:
     """Fill a small queue and ask on: how long a refusal takes."""
     seconds: list[float] = []
-    with _server("--queue-tokens", "8000", "--rows-per-worker", "8") as address:
+    with server("--queue-tokens", "8000", "--rows-per-worker", "8") as address:
         await _ask_a_full_queue(address, texts, seconds)
     cuts = statistics.quantiles(seconds, n=100)
     p50, p95, p99 = (cuts[place] * 1e3 for place in (49, 94, 98))
@@ -112,7 +113,7 @@ async def _ask_a_full_queue(address: str, texts: list[str], seconds: list[float]
 async def main() -> None:
     _, examples = shipped("dates", 2000)
     texts = [example.source for example in examples]
-    with _server() as address:
+    with server() as address:
         await _loads(address, texts)
     print(await _refusals(texts))
 
