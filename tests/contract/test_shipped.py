@@ -5,11 +5,15 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from benchmarks import sandglass_maps
+from benchmarks.dates_as_written import area_under_curve, nonsense_area, translate, written
+from benchmarks.measuring import shipped
 from service.bundle.repository import Repository
 from training.config import load_config
-from training.evaluate import score_examples
+from training.evaluate import judge_ambiguity, score_examples
 from training.tasks import TASKS
 
 ROOT = Path(__file__).parents[2]
@@ -18,7 +22,7 @@ FRESH_SEED = 20261121  # no config uses it
 
 @pytest.mark.parametrize(
     ("name", "sentences", "exact_match", "attention_accuracy"),
-    [("dates", 3000, 0.98, 0.90), ("reverse", 3000, 0.999, 0.95)],
+    [("dates", 3000, 0.99, 0.97), ("reverse", 3000, 0.999, 0.95), ("sandglass-reverse", 3000, 0.99, 0.85)],
 )
 def test_accuracy_of_translations_and_of_attention(
     name: str, sentences: int, exact_match: float, attention_accuracy: float
@@ -30,6 +34,57 @@ def test_accuracy_of_translations_and_of_attention(
     assert len(found) == sentences
     assert scores.exact_match >= exact_match
     assert scores.attention_accuracy >= attention_accuracy
+
+
+def test_dates_are_read_by_all_that_they_may_mean() -> None:
+    """Exact where one answer is right, one of the right ones elsewhere, the clear one where one is clear."""
+    task = TASKS["dates"]
+    config = load_config(ROOT / "training" / "configs" / "dates.yaml")
+    bundle = Repository(ROOT / "exported").load(config.name, config.version)
+    examples = list(itertools.islice(task.examples(FRESH_SEED), 3000))
+    _, found = score_examples(config, bundle, examples)
+    assert task.posterior is not None
+    scores = judge_ambiguity(task.posterior(), examples, found)
+    assert scores.single > 2500
+    assert scores.several > 80
+    assert scores.single_exact >= 0.995
+    assert scores.several_within >= 0.995
+    assert scores.clear_exact >= 0.99
+
+
+def test_dates_as_people_write_them() -> None:
+    pairs = written()
+    assert len(pairs) == 60
+    bundle, _ = shipped("dates", 0)
+    found, _ = translate(bundle, [text for text, _ in pairs])
+    wrong = [(text, got, date) for (text, date), got in zip(pairs, found, strict=True) if got != date]
+    assert len(wrong) <= 6, wrong
+
+
+def test_nonsense_is_not_answered_with_confidence() -> None:
+    area, surest = nonsense_area(shipped("dates", 0)[0])
+    assert area >= 0.95
+    assert {"hello", "99/99/9999"} <= {text for _, text, _ in surest}
+
+
+def test_the_area_under_the_curve_is_what_it_says() -> None:
+    real, nonsense = np.array([3.0, 2.0, 1.0]), np.array([2.0, 0.0])
+    assert area_under_curve(real, nonsense) == pytest.approx((2 + 1.5 + 1) / 6)
+
+
+def test_sandglass_maps_have_their_signatures() -> None:
+    """Map 2a an anti-diagonal, map 4 one of blocks, map 1 the token itself wherever it stands."""
+    _, examples = shipped("sandglass-reverse", 200)
+    judged = sandglass_maps.translate([example.source for example in examples])
+    _, share, weight = sandglass_maps.anti_diagonal(judged, "2a")
+    assert share > 0.9
+    assert weight > 0.8
+    assert sandglass_maps.blocks(judged)[1] > 0.9
+    assert sandglass_maps.token_hits(judged, "1") > 0.95
+    same, different = sandglass_maps.row_distances(judged, "1")
+    assert same < 0.5 * different
+    for name in ("1", "2b"):  # a key of scope 1 knows nothing but its token
+        assert sandglass_maps.column_difference(judged, name) < 1e-6
 
 
 def test_dates_answers_when_nothing_is_named() -> None:

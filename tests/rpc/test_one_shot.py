@@ -64,9 +64,9 @@ async def test_five_maps_with_their_scopes_and_units(stub: TranslationServiceStu
         assert matrix.unit == (attention_pb2.ATTENTION_UNIT_BLOCK if blocks else attention_pb2.ATTENTION_UNIT_TOKEN)
         assert matrix.layer == int(name[0]) - 1
         np.testing.assert_allclose(weights.sum(-1), 1.0, atol=1e-5)
-    # Map 1 sees what a token is, and nothing of its place: the sevens get the same weight, to the bit.
+    # Map 1 sees what a token is, and nothing of its place: the sevens get the same weight.
     rows = unpack(found["1"])[0]
-    np.testing.assert_array_equal(rows[:, 0], rows[:, 2])
+    np.testing.assert_allclose(rows[:, 0], rows[:, 2], rtol=0, atol=1e-6)
 
 
 async def test_words_and_links_pass_over_padding(stub: TranslationServiceStub) -> None:

@@ -21,6 +21,7 @@ TINY: dict[str, Any] = {
     "corpus": {"task": "reverse", "training_pairs": 300, "validation_pairs": 30, "test_pairs": 20, "seed": 3},
     "tokenizers": {"source": {"kind": "word"}, "target": {"kind": "word"}},
     "model": {
+        "family": "recurrent",
         "embedding_size": 8,
         "encoder_size": 6,
         "encoder_layers": 2,

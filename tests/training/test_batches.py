@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from service.bundle.tokenizer import BOS_ID, EOS_ID, PAD_ID
 from training import batches
-from training.batches import make_batch, plan_epoch
+from training.batches import make_batch, plan_epoch, plan_epoch_of_any_length
 from training.corpus import ParallelArrays, TokenArrays
 
 LENGTHS = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1, max_size=120)
@@ -95,6 +95,38 @@ def test_a_long_target_makes_its_own_batch_small_and_no_other() -> None:
 def test_a_sentence_longer_than_a_batch_is_a_batch_of_its_own() -> None:
     plan = as_lists(plan_epoch(parallel([(2, 2), (40, 40), (2, 2)]), batch_tokens=8, seed=1, epoch=0))
     assert sorted(map(sorted, plan)) == [[0, 2], [1]]
+
+
+# --- the plan of any length ------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 500), st.integers(1, 600), SEEDS, st.integers(0, 1000))
+def test_batches_of_any_length_hold_every_sentence_once_and_are_full_but_the_last(
+    sentences: int, batch_sentences: int, seed: int, epoch: int
+) -> None:
+    plan = as_lists(plan_epoch_of_any_length(sentences, batch_sentences, seed, epoch))
+    assert sorted(sentence for batch in plan for sentence in batch) == list(range(sentences))
+    assert [len(batch) for batch in plan[:-1]] == [batch_sentences] * (len(plan) - 1)
+    assert 1 <= len(plan[-1]) <= batch_sentences
+
+
+@given(st.integers(1, 500), st.integers(1, 600), SEEDS, st.integers(0, 1000))
+def test_seed_and_epoch_alone_decide_the_plan_of_any_length(
+    sentences: int, batch_sentences: int, seed: int, epoch: int
+) -> None:
+    plan = as_lists(plan_epoch_of_any_length(sentences, batch_sentences, seed, epoch))
+    np.random.seed(0)
+    torch.manual_seed(0)
+    assert as_lists(plan_epoch_of_any_length(sentences, batch_sentences, seed, epoch)) == plan
+
+
+def test_each_epoch_and_each_seed_mixes_the_sentences_anew() -> None:
+    runs = ((1, 0), (1, 1), (2, 0), (0, 1))
+    plans = [as_lists(plan_epoch_of_any_length(500, 20, seed, epoch)) for seed, epoch in runs]
+    assert len({frozenset(map(frozenset, plan)) for plan in plans}) == len(plans)
+    for plan in plans:
+        order = [sentence for batch in plan for sentence in batch]
+        assert abs(float(np.corrcoef(order, np.arange(500))[0, 1])) < 0.15
 
 
 # --- one batch -------------------------------------------------------------------------------------------------------

@@ -108,6 +108,8 @@ def test_a_config_with_mistakes(heed_train: Command, tmp_path: Path, command: st
     values = tiny_values(tmp_path, training={"updates": 0}) | {"colour": "red"}
     path = write_config(tmp_path / "wrong.yaml", values)
     assert_one_line(heed_train(command, path), "training.updates = 0: ", "unknown key colour")
+    path = write_config(tmp_path / "wrong.yaml", tiny_values(tmp_path, model={"family": "transformer"}))
+    assert_one_line(heed_train(command, path), "model.family = 'transformer': ")
 
 
 def test_a_config_that_is_no_yaml(heed_train: Command, tmp_path: Path) -> None:
@@ -125,6 +127,11 @@ def test_a_corpus_that_is_not_prepared(heed_train: Command, config: Path, comman
 def test_a_corpus_of_other_settings(heed_train: Command, prepared: Path, tmp_path: Path, command: str) -> None:
     write_config(prepared, tiny_values(tmp_path / "run", corpus={"seed": 4}))
     assert_one_line(heed_train(command, prepared), "prepared from another corpus or tokenizer setting")
+
+
+def test_a_model_that_cannot_read_the_corpus(heed_train: Command, prepared: Path, tmp_path: Path) -> None:
+    write_config(prepared, tiny_values(tmp_path / "run") | {"model": {"family": "sandglass"}})
+    assert_one_line(heed_train("train", prepared), "SandGlass has 62 pieces on either side, this corpus has 54 and 54")
 
 
 def test_a_model_that_was_never_trained(heed_train: Command, prepared: Path, tmp_path: Path) -> None:

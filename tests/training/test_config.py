@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.training.conftest import tiny_values, write_config
-from training.config import Config, load_config
+from training.config import Config, RecurrentConfig, SandGlassConfig, SoftFeedbackConfig, load_config
 from training.errors import ConfigError
 
 SHIPPED = sorted((Path(__file__).parents[2] / "training" / "configs").glob("*.yaml"))
@@ -50,15 +50,17 @@ def refusal(path: Path) -> str:
 # --- what is taken ---------------------------------------------------------------------------------------------------
 
 
-def test_both_shipped_configs_are_there() -> None:
-    assert [path.name for path in SHIPPED] == ["dates.yaml", "reverse.yaml"]
+def test_every_shipped_config_is_there() -> None:
+    names = ["dates", "dates-soft-feedback", "reverse", "sandglass-reverse", "sandglass-reverse-recurrent"]
+    assert sorted(path.stem for path in SHIPPED) == names
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_a_shipped_config_loads_and_says_what_its_file_says(path: Path) -> None:
     config = load_config(path)
     written = yaml.safe_load(path.read_text(encoding="utf-8"))
-    assert config.name == config.corpus.task == path.stem
+    assert config.name == path.stem
+    assert path.stem.startswith(config.corpus.task)
     assert config.run_directory == Path(written["run_directory"])
     loaded = config.model_dump(mode="json")
     for section in ("languages", "corpus", "tokenizers", "model", "training", "export"):
@@ -66,11 +68,46 @@ def test_a_shipped_config_loads_and_says_what_its_file_says(path: Path) -> None:
 
 
 def test_what_is_not_given_has_its_default(tmp_path: Path) -> None:
-    values = tiny_values(tmp_path) | {"model": {}, "training": {"updates": 5}}
+    values = tiny_values(tmp_path) | {"model": {"family": "recurrent"}, "training": {"updates": 5}}
     config = load_config(write_config(tmp_path / "config.yaml", values))
-    assert (config.version, config.model.embedding_size, config.model.encoder_layers) == (1, 64, 1)
+    assert config.version == 1
+    assert config.model == RecurrentConfig(embedding_size=64, encoder_layers=1)
     assert (config.training.updates, config.training.batch_tokens, config.training.threads) == (5, 12_000, 0)
+    assert (config.training.batch_sentences, config.training.schedule) == (None, "cosine")
+    assert config.corpus.varied_share == 0.0
     assert config.export.attribution == []
+
+
+@pytest.mark.parametrize(
+    ("family", "wanted"),
+    [
+        ("recurrent", RecurrentConfig()),
+        ("soft_feedback", SoftFeedbackConfig(encoder_size=256, decoder_size=256)),
+        (
+            "sandglass",
+            SandGlassConfig(attention=("1", "2", "3", "4"), batch_norm=True, gate="none", reduce_attention=False),
+        ),
+    ],
+)
+def test_a_family_is_chosen_by_its_name(tmp_path: Path, family: str, wanted: object) -> None:
+    config = load_config(changed(tmp_path, "model", {"family": family}))
+    assert config.model == wanted
+    assert Config.model_validate(config.model_dump(mode="json")) == config
+
+
+def test_every_shipped_family_has_a_config() -> None:
+    assert {load_config(path).model.family for path in SHIPPED} == {"recurrent", "soft_feedback", "sandglass"}
+
+
+def test_a_sandglass_may_attend_in_some_layers(tmp_path: Path) -> None:
+    values = {"family": "sandglass", "attention": ["1", "3"], "gate": "glu", "reduce_attention": True}
+    config = load_config(changed(tmp_path, "model", values))
+    assert config.model == SandGlassConfig(attention=("1", "3"), gate="glu", reduce_attention=True)
+
+
+def test_dates_may_vary(tmp_path: Path) -> None:
+    values = tiny_values(tmp_path, corpus={"task": "dates", "varied_share": 0.4})
+    assert load_config(write_config(tmp_path / "config.yaml", values)).corpus.varied_share == 0.4
 
 
 def test_a_number_in_scientific_notation_is_a_number(tmp_path: Path) -> None:
@@ -92,12 +129,16 @@ def test_reading_a_config_needs_no_torch() -> None:
 # --- what is refused -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("key", ["colour", "training.learning_rat", "corpus.size", "export.limits.max_tokens"])
+@pytest.mark.parametrize(
+    "key", ["colour", "training.learning_rat", "corpus.size", "export.limits.max_tokens", "model.decoder_siz"]
+)
 def test_an_unknown_key_is_named(tmp_path: Path, key: str) -> None:
     assert f"unknown key {key}" in refusal(changed(tmp_path, key, 1))
 
 
-@pytest.mark.parametrize("key", ["name", "run_directory", "corpus.task", "training.updates", "export.limits", "model"])
+@pytest.mark.parametrize(
+    "key", ["name", "run_directory", "corpus.task", "training.updates", "export.limits", "model", "model.family"]
+)
 def test_a_missing_key_is_named(tmp_path: Path, key: str) -> None:
     assert f"missing key {key}" in refusal(without(tmp_path, key))
 
@@ -131,8 +172,13 @@ NOT_ALLOWED: list[tuple[str, Any, str]] = [
     ("model.dropout", 1.0, "less than 1"),
     ("model.dropout", -0.1, "greater than or equal to 0"),
     ("model.encoder_layers", 0, "greater than 0"),
-    ("model.family", "transformer", "'recurrent'"),
-    ("corpus.task", "poetry", "'dates' or 'reverse'"),
+    ("model.family", "transformer", "'recurrent', 'soft_feedback', 'sandglass'"),
+    ("model.family", 7, "'recurrent', 'soft_feedback', 'sandglass'"),
+    ("corpus.task", "poetry", "'dates', 'reverse' or 'sandglass-reverse'"),
+    ("corpus.varied_share", 1.5, "less than or equal to 1"),
+    ("corpus.varied_share", -0.1, "greater than or equal to 0"),
+    ("training.schedule", "linear", "'cosine' or 'constant'"),
+    ("training.batch_sentences", 0, "greater than 0"),
     ("corpus.test_pairs", 0, "greater than 0"),
     ("tokenizers.source.kind", "bpe", "'char' or 'word'"),
     ("export.limits.max_source_tokens", 0, "greater than 0"),
@@ -151,6 +197,42 @@ def test_a_value_out_of_range_is_refused_with_what_is_allowed(
     message = refusal(changed(tmp_path, key, value))
     assert f"{key} = {value!r}: " in message
     assert allowed in message
+
+
+@pytest.mark.parametrize(
+    ("family", "key", "value", "allowed"),
+    [
+        ("recurrent", "model.attention_size", 0, "greater than 0"),
+        ("soft_feedback", "model.decoder_size", 0, "greater than 0"),
+        ("sandglass", "model.gate", "relu", "'none', 'glu' or 'gtu'"),
+        ("sandglass", "model.batch_norm", "maybe", "boolean"),
+    ],
+)
+def test_a_familys_own_keys_are_checked(tmp_path: Path, family: str, key: str, value: object, allowed: str) -> None:
+    """Named as the file names them."""
+    message = refusal(changed(tmp_path, "model", {"family": family, key.removeprefix("model."): value}))
+    assert f"{key} = {value!r}: " in message
+    assert allowed in message
+
+
+@pytest.mark.parametrize(
+    ("family", "key"), [("soft_feedback", "embedding_size"), ("sandglass", "decoder_size"), ("recurrent", "gate")]
+)
+def test_a_key_of_another_family_is_unknown(tmp_path: Path, family: str, key: str) -> None:
+    assert f"unknown key model.{key}" in refusal(changed(tmp_path, "model", {"family": family, key: 5}))
+
+
+def test_a_layer_that_a_sandglass_does_not_have_is_refused(tmp_path: Path) -> None:
+    path = changed(tmp_path, "model", {"family": "sandglass", "attention": ["1", "5"]})
+    assert "model.attention.1 = '5': Input should be '1', '2', '3' or '4'" in refusal(path)
+
+
+@pytest.mark.parametrize("task", ["reverse", "sandglass-reverse"])
+def test_a_task_without_variations_cannot_have_a_share_of_them(tmp_path: Path, task: str) -> None:
+    values = tiny_values(tmp_path, corpus={"task": task, "varied_share": 0.25})
+    message = refusal(write_config(tmp_path / "config.yaml", values))
+    assert "corpus = " in message
+    assert f"varied_share is 0.25, and the task {task} has no variations: leave it 0" in message
 
 
 @pytest.mark.parametrize("key", ["languages.source", "languages.target", "export.golden_sentences"])

@@ -5,8 +5,12 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import random
 import shutil
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +21,8 @@ from training import corpus as corpus_module
 from training.config import Config
 from training.corpus import SIDES, Corpus, prepare
 from training.errors import CorpusError
-from training.tasks import TASKS, Example, Task
+from training.tasks import TASKS, Example, Task, date_variations, dates
+from training.tasks.dates import DateFormatter
 
 PARTS = {"training": 300, "validation": 30, "test": 20}
 FILES = {
@@ -117,6 +122,76 @@ def test_the_same_settings_write_the_same_bytes(reverse_corpus: Corpus, tmp_path
     assert prepare(tiny_config(tmp_path), ignore_progress).hashes == reverse_corpus.hashes
 
 
+# --- variations ------------------------------------------------------------------------------------------------------
+
+
+def dates_config(run_directory: Path, **changes: object) -> Config:
+    """That of ``dates_corpus``, but for some keys of the corpus."""
+    sizes = {"task": "dates", "training_pairs": 600}
+    characters = {"source": {"kind": "char"}, "target": {"kind": "char"}}
+    return tiny_config(run_directory, corpus=sizes | changes, tokenizers=characters)
+
+
+@pytest.mark.usefixtures("quick_formatters")
+def test_a_share_of_training_is_varied_and_nothing_of_validation_and_test(
+    dates_corpus: Corpus, formatters: list[DateFormatter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(date_variations, "all_formatters", lambda: formatters)
+    config = dates_config(tmp_path, varied_share=0.4)
+    corpus = prepare(config, ignore_progress)
+    with pytest.raises(CorpusError, match="prepared from another corpus"):
+        dates_corpus.check(config)
+    for part in ("validation", "test"):
+        assert text(corpus.directory, part) == text(dates_corpus.directory, part)
+    training = list(corpus.examples("training"))
+    varied = list(itertools.islice(date_variations.variations(3), 600))
+    taken = [example for example in training if example in set(varied)]
+    assert len(training) == 600
+    assert taken == varied[: len(taken)], "in the order of their stream, none left out"
+    assert 0.35 < len(taken) / 600 < 0.45
+    rest = [example for example in training if example not in set(varied)]
+    plain = list(dates_corpus.examples("training"))
+    assert rest == plain[: len(rest)]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_the_share_of_variations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float) -> None:
+    """Told apart by their annotation; those whose source is held out are left out too."""
+    numbers = [str(number) for number in range(60)]
+
+    def stream(annotation: str, seed: int) -> Iterator[Example]:
+        generator = random.Random(f"{annotation}{seed}")
+        while True:
+            number = generator.choice(numbers)
+            yield Example(number, number, annotation)
+
+    task = Task(partial(stream, "plain"), lambda *_: [], variations=partial(stream, "varied"))
+    monkeypatch.setitem(corpus_module.TASKS, "dates", task)
+    sizes = {"training_pairs": 2000, "validation_pairs": 20, "test_pairs": 20, "varied_share": share}
+    corpus = prepare(dates_config(tmp_path, **sizes), ignore_progress)
+    held_out = [example for part in ("validation", "test") for example in corpus.examples(part)]
+    assert {example.annotation for example in held_out} == {"plain"}
+    training = list(corpus.examples("training"))
+    assert len(training) == 2000
+    assert not {example.source for example in training} & {example.source for example in held_out}
+    varied = sum(example.annotation == "varied" for example in training) / 2000
+    assert varied == share if share in (0.0, 1.0) else abs(varied - share) < 0.03
+
+
+def test_a_seed_decides_which_are_varied(
+    formatters: list[DateFormatter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (dates, date_variations):
+        monkeypatch.setattr(module, "all_formatters", lambda: formatters[::50])
+    widespread = [str(formatter.locale) for formatter in formatters[::50]]
+    monkeypatch.setattr(date_variations, "_WIDESPREAD", tuple(widespread))
+    hashes = [
+        prepare(dates_config(tmp_path / name, varied_share=0.5, seed=seed), ignore_progress).hashes["training.tsv"]
+        for name, seed in (("one", 3), ("same", 3), ("other", 4))
+    ]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
 # --- writing again ---------------------------------------------------------------------------------------------------
 
 
@@ -129,7 +204,7 @@ def test_a_finished_corpus_of_the_same_settings_is_kept(tmp_path: Path, copy: Pa
     assert len(corpus.arrays("training")) == 300
 
 
-CHANGES = {
+CHANGES: dict[str, dict[str, Any]] = {
     "seed": {"corpus": {"seed": 4}},
     "size": {"corpus": {"training_pairs": 299}},
     "tokenizer": {"tokenizers": {"source": {"kind": "char"}}},

@@ -11,7 +11,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from service.bundle.tokenizer import BOS_ID, EOS_ID, PAD_ID
 from training.config import RecurrentConfig
-from training.models.recurrent import Attention, RecurrentModel, State, Step
+from training.models.interface import Step
+from training.models.recurrent import RecurrentModel
 
 SOURCE_PIECES, TARGET_PIECES = 13, 11
 SIZES = {"embedding_size": 5, "encoder_size": 4, "decoder_size": 6, "attention_size": 7}
@@ -49,7 +50,7 @@ def steps(
     """Step through ``inputs`` (batch, hypotheses, target_length), on each step's own state."""
     batch, hypotheses, length = inputs.shape
     memory, state = model.encode(source_ids, source_lengths)
-    state = State(*(tensor.repeat_interleave(hypotheses, 0) for tensor in state))
+    state = {name: tensor.repeat_interleave(hypotheses, 0) for name, tensor in state.items()}
     found = []
     for i in range(length):
         step = model.decode_step(inputs[:, :, i], torch.full((batch,), i), source_lengths, memory, state)
@@ -102,7 +103,7 @@ def test_a_target_is_decoded_after_the_equations(lengths: list[int], layers: int
         for row, length in enumerate(lengths):
             logits, attention = written_again(model, source_ids[row, :length].tolist(), inputs[row].tolist())
             torch.testing.assert_close(decoded.logits[row], logits, rtol=0, atol=1e-5)
-            torch.testing.assert_close(decoded.attention.cross[row, 0, :, :length], attention, rtol=0, atol=1e-5)
+            torch.testing.assert_close(decoded.attention["cross"][row, 0, :, :length], attention, rtol=0, atol=1e-5)
 
 
 # --- one model, three uses -------------------------------------------------------------------------------------------
@@ -123,10 +124,10 @@ def test_teacher_forcing_is_stepping(lengths: list[int], layers: int, hypotheses
         stepped = steps(model, source_ids, source_lengths, inputs.view(len(lengths), hypotheses, target_length))
     for i, step in enumerate(stepped):
         assert step.logits.shape == (rows, TARGET_PIECES)
-        assert step.attention.cross.shape == (rows, 1, max(lengths))
-        assert step.state.hidden.shape == (rows, SIZES["decoder_size"])
+        assert step.attention["cross"].shape == (rows, 1, max(lengths))
+        assert step.state["hidden"].shape == (rows, SIZES["decoder_size"])
         torch.testing.assert_close(step.logits, decoded.logits[:, i], rtol=0, atol=1e-5)
-        torch.testing.assert_close(step.attention.cross, decoded.attention.cross[:, :, i], rtol=0, atol=1e-5)
+        torch.testing.assert_close(step.attention["cross"], decoded.attention["cross"][:, :, i], rtol=0, atol=1e-5)
 
 
 @settings(max_examples=20, deadline=None)
@@ -140,7 +141,7 @@ def test_a_score_is_the_probability_of_each_target_token(lengths: list[int], dat
         target_ids[row, :length] = torch.randint(4, TARGET_PIECES, (length,))
         target_ids[row, length - 1] = EOS_ID
     with torch.no_grad():
-        scored = model.score(source_ids, source_lengths, target_ids, torch.tensor(target_lengths, dtype=torch.int32))
+        scored = model.score(source_ids, source_lengths, target_ids)
         assert scored.log_probabilities.shape == target_ids.shape
         for row, (source_length, target_length) in enumerate(zip(lengths, target_lengths, strict=True)):
             target = target_ids[row, :target_length].tolist()
@@ -151,8 +152,8 @@ def test_a_score_is_the_probability_of_each_target_token(lengths: list[int], dat
             torch.testing.assert_close(found[:target_length], torch.tensor(wanted), rtol=0, atol=1e-5)
             assert torch.all(found[target_length:] == 0.0)
             assert torch.all(found[:target_length] < 0.0)
-            seen = torch.cat([step.attention.cross[0] for step in alone])
-            of_row = scored.attention.cross[row, 0, :target_length, :source_length]
+            seen = torch.cat([step.attention["cross"][0] for step in alone])
+            of_row = scored.attention["cross"][row, 0, :target_length, :source_length]
             torch.testing.assert_close(of_row, seen, rtol=0, atol=1e-5)
 
 
@@ -169,9 +170,9 @@ def test_neither_padding_nor_neighbours_change_an_answer(lengths: list[int], lay
         together = model(source_ids, source_lengths, inputs)
         for row, length in enumerate(lengths):
             alone = model(source_ids[row : row + 1, :length], source_lengths[row : row + 1], inputs[row : row + 1])
-            attention = together.attention.cross[row]
+            attention = together.attention["cross"][row]
             torch.testing.assert_close(together.logits[row], alone.logits[0], rtol=0, atol=1e-5)
-            torch.testing.assert_close(attention[..., :length], alone.attention.cross[0], rtol=0, atol=1e-5)
+            torch.testing.assert_close(attention[..., :length], alone.attention["cross"][0], rtol=0, atol=1e-5)
             assert torch.all(attention[..., length:] == 0.0)
             torch.testing.assert_close(attention.sum(-1), torch.ones(1, 5), rtol=0, atol=1e-5)
 
@@ -244,13 +245,27 @@ def test_memory_and_state_have_the_sizes_of_the_config() -> None:
     with torch.no_grad():
         memory, state = model.encode(*sources([5, 3, 1]))
     annotation = 2 * SIZES["encoder_size"] + SIZES["embedding_size"]
-    assert memory.keys.shape == (3, 5, SIZES["attention_size"])
-    assert memory.values.shape == (3, 5, annotation)
-    assert state.hidden.shape == (3, SIZES["decoder_size"])
+    assert memory["keys"].shape == (3, 5, SIZES["attention_size"])
+    assert memory["values"].shape == (3, 5, annotation)
+    assert state["hidden"].shape == (3, SIZES["decoder_size"])
 
 
 def test_the_manifests_maps_are_the_models() -> None:
-    maps = make_model().attention_maps
-    assert [entry.name for entry in maps] == list(Attention._fields)
-    assert [entry.tensor for entry in maps] == [f"attention_{name}" for name in Attention._fields]
-    assert all(entry.rows_sum_to_one and entry.heads == 1 for entry in maps)
+    model = make_model()
+    with torch.no_grad():
+        decoded = model(*sources([5, 3]), target_inputs(2, 4))
+    maps = model.attention_maps
+    assert [entry.name for entry in maps] == list(decoded.attention) == ["cross"]
+    assert [entry.tensor for entry in maps] == [f"attention_{name}" for name in decoded.attention]
+    assert [entry.heads for entry in maps] == [weights.shape[1] for weights in decoded.attention.values()]
+    assert all(entry.rows_sum_to_one and entry.emitted_by == "decode_step" for entry in maps)
+    assert model.alignment.map in decoded.attention
+
+
+def test_the_model_can_be_told_what_it_has_said() -> None:
+    capabilities = make_model().capabilities
+    assert (capabilities.generation, capabilities.streaming) == ("autoregressive", True)
+    assert capabilities.scoring
+    assert capabilities.prefix
+    assert capabilities.beam
+    assert not capabilities.document_context

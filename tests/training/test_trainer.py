@@ -20,13 +20,15 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from service.bundle.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID
-from tests.training.conftest import tiny_config
-from training.batches import make_batch, plan_epoch
+from tests.training.conftest import tiny_config, tiny_values
+from training.batches import make_batch, plan_epoch, plan_epoch_of_any_length
 from training.config import Config, RecurrentConfig, TrainingConfig, load_config
 from training.corpus import Corpus, ParallelArrays, TokenArrays, prepare
-from training.errors import CheckpointError, CorpusError, TrainingError
+from training.errors import CheckpointError, ConfigError, CorpusError, TrainingError
+from training.models.interface import Decoded
 from training.models.recurrent import RecurrentModel
-from training.parity import greedy
+from training.models.sandglass import TIME
+from training.parity import greedy, one_pass
 from training.trainer import Trainer, Validation, build_model, learning_rate, load_best, validate
 
 UPDATES, BATCHES_AN_EPOCH, VALIDATIONS = 20, 8, [6, 12, 18, 20]
@@ -232,6 +234,138 @@ def test_another_seed_is_another_run(whole: Run, reverse_corpus: Corpus, tmp_pat
     assert not torch.equal(other.last["model"]["output.weight"], whole.last["model"]["output.weight"])
 
 
+# --- batches of so many sentences of any length ----------------------------------------------------------------------
+
+
+def in_sentences(run_directory: Path) -> Config:
+    """Seven batches of 40 and one of 20 an epoch, and a rate that stays."""
+    return tiny_config(run_directory, training={"batch_sentences": 40, "schedule": "constant"})
+
+
+def test_a_batch_may_be_so_many_sentences_of_any_length(reverse_corpus: Corpus, tmp_path: Path) -> None:
+    config = in_sentences(tmp_path)
+    trainer, _ = start(config, reverse_corpus)
+    read: list[torch.Tensor] = []
+    trainer.model.register_forward_pre_hook(lambda model, inputs: read.append(inputs[0]) if model.training else None)
+    assert trainer.train()
+    corpus = reverse_corpus.arrays("training")
+    plan = [sentences for epoch in range(3) for sentences in plan_epoch_of_any_length(300, 40, seed=1, epoch=epoch)]
+    assert [len(batch) for batch in read] == [*[40] * 7, 20, *[40] * 7, 20, *[40] * 4]
+    for batch, sentences in zip(read, plan[:UPDATES], strict=True):
+        assert torch.equal(batch, make_batch(corpus, sentences).source_ids)
+    rates = [value for _, value in scalars(tmp_path)["training/learning_rate"]]
+    assert rates == pytest.approx([config.training.learning_rate] * 4)
+
+
+def test_in_batches_of_sentences_too_a_stopped_run_ends_as_if_it_had_not_been(
+    reverse_corpus: Corpus, tmp_path: Path
+) -> None:
+    """Within an epoch and at its end."""
+    wanted = finish(in_sentences(tmp_path / "whole"), reverse_corpus)
+    config = in_sentences(tmp_path / "stopped")
+    for updates in (3, 5, 7):
+        trainer, _ = start(config, reverse_corpus)
+        at_update(trainer, updates, interrupt)
+        assert not trainer.train()
+    finished = finish(config, reverse_corpus)
+    assert_same(finished.last, wanted.last)
+    assert_same(finished.best, wanted.best)
+
+
+# --- other families --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sandglass_corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    return prepare(sandglass_config(tmp_path_factory.mktemp("sandglass")), lambda _: None)
+
+
+def sandglass_config(run_directory: Path, **model: object) -> Config:
+    values = tiny_values(
+        run_directory,
+        corpus={"task": "sandglass-reverse"},
+        training={"updates": 12, "batch_sentences": 60, "gradient_norm": 100.0},
+    )
+    return Config.model_validate(values | {"model": {"family": "sandglass", **model}})
+
+
+def soft_feedback_config(run_directory: Path) -> Config:
+    sizes = {"family": "soft_feedback", "encoder_size": 6, "decoder_size": 8}
+    return Config.model_validate(tiny_values(run_directory, training={"updates": 12}) | {"model": sizes})
+
+
+@pytest.mark.parametrize(("family", "name"), [("sandglass", "sandglass_corpus"), ("soft_feedback", "reverse_corpus")])
+def test_a_run_of_any_family_learns_and_continues_where_it_stopped(
+    request: pytest.FixtureRequest, tmp_path: Path, family: str, name: str
+) -> None:
+    """The statistics of batch normalisation among its state."""
+    make: Callable[[Path], Config] = sandglass_config if family == "sandglass" else soft_feedback_config
+    corpus: Corpus = request.getfixturevalue(name)
+    whole = finish(make(tmp_path / "whole"), corpus)
+    config = make(tmp_path / "stopped")
+    trainer, _ = start(config, corpus)
+    at_update(trainer, 8, interrupt)
+    assert not trainer.train()
+    finished = finish(config, corpus)
+    assert_same(finished.last, whole.last)
+    assert_same(finished.best, whole.best)
+    losses = [loss for _, loss in scalars(whole.config.run_directory)["validation/loss"]]
+    assert losses[-1] < losses[0]
+    model, _ = load_best(whole.config, corpus)
+    assert not model.training
+    assert_same(dict(model.state_dict()), whole.best["model"])
+
+
+def test_the_loss_of_a_sandglass_is_the_mean_over_all_its_places(sandglass_corpus: Corpus, tmp_path: Path) -> None:
+    """Padding and end too, 24 of each sentence, whatever its length and its batch."""
+    config = sandglass_config(tmp_path, batch_norm=False)
+    trainer, _ = start(config, sandglass_corpus)
+    model, corpus = trainer.model.eval(), sandglass_corpus.arrays("validation")
+    total, exact = 0.0, 0
+    for i in range(len(corpus)):
+        source, target = corpus.source[i].tolist(), corpus.target[i].tolist()
+        padding = [PAD_ID] * (TIME - len(source))
+        wanted = [*padding, EOS_ID, *target[:-1]]
+        assert wanted == [*source, *padding][::-1]
+        with torch.no_grad():
+            logits = model.translate(torch.tensor([[*source, *padding]])).logits[0]
+        total -= float(torch.log_softmax(logits, -1)[range(TIME), wanted].sum())
+        exact += one_pass(model, source) == wanted
+    for batch_tokens in (1, 100, 100_000):
+        found = validate(model, corpus, batch_tokens)
+        assert found.loss == pytest.approx(total / (len(corpus) * TIME), rel=1e-5)
+        assert found.exact_match == exact / len(corpus)
+
+
+def test_a_sandglass_is_right_when_every_place_is(sandglass_corpus: Corpus, tmp_path: Path) -> None:
+    """A model that says what it is told: right where padding, end and numbers all are."""
+    model, corpus = start(sandglass_config(tmp_path), sandglass_corpus)[0].model, sandglass_corpus.arrays("validation")
+
+    class Told(torch.nn.Module):
+        wrong_place: int | None = None
+
+        def forward(self, source_ids: torch.Tensor, *_: torch.Tensor) -> Decoded:
+            padded = torch.nn.functional.pad(source_ids, (0, TIME - source_ids.shape[1]))
+            tokens = padded.flip(1)
+            if self.wrong_place is not None:
+                tokens[:, self.wrong_place] = EOS_ID + 2 + (tokens[:, self.wrong_place] == EOS_ID + 2)
+            return Decoded(torch.nn.functional.one_hot(tokens, 62).float(), {})
+
+        judged_targets = staticmethod(model.judged_targets)
+
+    told = Told()
+    assert validate(told, corpus, 500).exact_match == 1.0  # type: ignore[arg-type]
+    for place in (0, TIME - 1):
+        told.wrong_place = place
+        assert validate(told, corpus, 500).exact_match == 0.0  # type: ignore[arg-type]
+
+
+def test_a_sandglass_on_another_task_is_refused(reverse_corpus: Corpus, tmp_path: Path) -> None:
+    config = Config.model_validate(tiny_values(tmp_path) | {"model": {"family": "sandglass"}})
+    with pytest.raises(ConfigError, match="62 pieces on either side, this corpus has 54 and 54: use its own task"):
+        start(config, reverse_corpus)
+
+
 # --- what goes wrong -------------------------------------------------------------------------------------------------
 
 
@@ -296,6 +430,9 @@ def test_a_checkpoint_of_another_model_is_refused(whole: Run, reverse_corpus: Co
         start(other, reverse_corpus)
     with pytest.raises(CheckpointError, match="decoder_size: 10 there, 11 here"):
         load_best(other, reverse_corpus)
+    family = soft_feedback_config(whole.config.run_directory)
+    with pytest.raises(CheckpointError, match="family: 'recurrent' there, 'soft_feedback' here"):
+        start(family, reverse_corpus)
 
 
 def test_there_is_no_best_before_a_run(reverse_corpus: Corpus, tmp_path: Path) -> None:
@@ -427,6 +564,14 @@ def test_the_learning_rate_of_a_short_run() -> None:
     )
 
 
+def test_a_constant_learning_rate_stays_after_its_warm_up() -> None:
+    config = TrainingConfig(updates=8, warmup_updates=4, learning_rate=0.4, schedule="constant")
+    rates = [learning_rate(config, update) for update in range(9)]
+    assert rates == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4, 0.4, 0.4, 0.4, 0.4])
+    at_once = TrainingConfig(updates=8, warmup_updates=0, learning_rate=0.4, schedule="constant")
+    assert {learning_rate(at_once, update) for update in range(9)} == {0.4}
+
+
 # --- validation ------------------------------------------------------------------------------------------------------
 
 PIECES = 30
@@ -478,8 +623,7 @@ def test_the_loss_is_the_mean_over_target_tokens_whatever_the_batches() -> None:
     total = 0.0
     with torch.no_grad():
         for source, target in zip(sources, targets, strict=True):
-            lengths = torch.tensor([len(source)]), torch.tensor([len(target)])
-            scored = model.score(torch.tensor([source]), lengths[0], torch.tensor([target]), lengths[1])
+            scored = model.score(torch.tensor([source]), torch.tensor([len(source)]), torch.tensor([target]))
             total -= float(scored.log_probabilities.sum())
     wanted = total / sum(map(len, targets))
     for batch_tokens in (1, 60, 100_000):

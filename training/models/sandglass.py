@@ -67,7 +67,7 @@ class FilterConv(nn.Module):
         padded = nn.functional.pad(tensor, (0, 0, front, behind))
         length = tensor.shape[2]
         windows = torch.stack([padded[:, :, shift : shift + length] for shift in range(self.kernel)], dim=3)
-        return torch.einsum("bftkc,fgkco->bgto", windows, self.weight) + _bias_of(self.bias)
+        return _convolved(windows, self.weight, self.bias)
 
 
 class FilterTransposedConv(nn.Module):
@@ -87,7 +87,7 @@ class FilterTransposedConv(nn.Module):
         # Output t gathers x[t + front - k]: so pad x where k runs past either end, and take the windows backwards.
         padded = nn.functional.pad(tensor, (0, 0, behind, front))
         windows = torch.stack([padded[:, :, shift : shift + length] for shift in reversed(range(self.kernel))], dim=3)
-        return torch.einsum("bftkc,fgkco->bgto", windows, self.weight) + _bias_of(self.bias)
+        return _convolved(windows, self.weight, self.bias)
 
 
 class ReduceConv(nn.Module):
@@ -194,7 +194,10 @@ class SandGlass(OneShotModel):
         self.e2b = FilterConv(1, VALUE, wide)
         self.e3 = FilterConv(3, VALUE, wide, in_filters=2)
         self.e4 = ReduceAttention(BLOCK) if config.reduce_attention else ReduceConv(BLOCK, VALUE, wide)
-        self.norms = nn.ModuleList(ChannelNorm(VALUE, norm) for _ in range(4))
+        # Reduce attention pools values and keys as they come.
+        self.norms = nn.ModuleList(
+            ChannelNorm(VALUE, norm and not (place == 2 and config.reduce_attention)) for place in range(4)
+        )
         self.centre = nn.Linear(_BLOCKS * VALUE, _BLOCKS * wide)
         initialize(self.centre, fan_in=_BLOCKS * VALUE)
         attends = [layer in config.attention for layer in LAYERS]
@@ -242,8 +245,10 @@ class SandGlass(OneShotModel):
         return AlignmentEntry(map="1", heads=(0,), shift=0, chosen_by=chosen_by)
 
     def forward(self, source_ids: Tensor, source_lengths: Tensor, target_inputs: Tensor) -> Decoded:
-        """One pass over the source padded to 24; reads nothing of ``target_inputs``."""
+        """One pass over the source padded to 24; reads nothing of ``target_inputs``. Raises ValueError for more."""
         del source_lengths, target_inputs  # the padding is part of what the model reads
+        if source_ids.shape[1] > TIME:
+            raise ValueError(f"a source of {source_ids.shape[1]} tokens; SandGlass reads {TIME}")
         return self.translate(nn.functional.pad(source_ids, (0, TIME - source_ids.shape[1]), value=PAD_ID))
 
     def judged_targets(self, target_ids: Tensor) -> Tensor:
@@ -321,6 +326,11 @@ def _padding(kernel: int) -> tuple[int, int]:
     return kernel // 2, (kernel - 1) // 2
 
 
-def _bias_of(bias: Tensor) -> Tensor:
-    """(in_filters, out_filters, channels), summed as the convolution sums -> (1, out_filters, 1, channels)."""
-    return bias.sum(0)[None, :, None, :]
+def _convolved(windows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """windows (batch, in_filters, time, kernel, inputs), weight (in_filters, out_filters, kernel, inputs, outputs),
+    bias (in_filters, out_filters, outputs) -> (batch, out_filters, time, outputs).
+
+    The bias is added before the sum over input filters: summed by itself, the exporter would make a constant of it.
+    """
+    apart = torch.einsum("bftkc,fgkco->btfgo", windows, weight) + bias
+    return apart.sum(2).transpose(1, 2)

@@ -200,7 +200,7 @@ class _Writer:
                 changed.append(Part("the ", OTHER))
             changed.append(Part(part.text.lstrip("0") if ending else part.text, part.field, part.letters))
             if not stops:
-                changed.append(Part(ending, part.field))
+                changed.append(Part(ending, part.field, part.letters))
             month_next = place + 2 < len(parts) and parts[place + 2].letters.startswith(("MMM", "LLL"))
             if self._english and month_next and generator.random() < 0.4:
                 changed.append(Part(" of", OTHER))
