@@ -59,18 +59,25 @@ def translate(texts: list[str]) -> list[Judged]:
 
 def anti_diagonal(judged: list[Judged], name: str) -> tuple[int, float, float]:
     """The shift s for which most rows p look most at 23 - p + s; the share that does; their mean weight there."""
-    hits = dict.fromkeys(SHIFTS, 0)
-    weights = dict.fromkeys(SHIFTS, 0.0)
-    rows = 0
-    for one in judged:
-        for place in one.content:
-            row = one.maps[name][place]
-            rows += 1
+    return _mirrored([(one.maps[name], one.content) for one in judged])
+
+
+def blocks(judged: list[Judged]) -> tuple[int, float, float]:
+    """The same of map 4, for the blocks that hold a number: block i of the target writes block 5 - i of the source."""
+    return _mirrored([(one.maps["4"], sorted({place * BLOCKS // TIME for place in one.content})) for one in judged])
+
+
+def _mirrored(maps: list[tuple[Floats, list[int]]]) -> tuple[int, float, float]:
+    """Of these rows of each map: the best shift, the share of rows whose greatest weight lies there, the mean weight."""
+    hits, weights = dict.fromkeys(SHIFTS, 0), dict.fromkeys(SHIFTS, 0.0)
+    for matrix, places in maps:
+        for place in places:
             for shift in SHIFTS:
-                wanted = TIME - 1 - place + shift
-                if 0 <= wanted < TIME:
-                    hits[shift] += int(row.argmax() == wanted)
-                    weights[shift] += float(row[wanted])
+                wanted = len(matrix) - 1 - place + shift
+                if 0 <= wanted < len(matrix):
+                    hits[shift] += int(matrix[place].argmax() == wanted)
+                    weights[shift] += float(matrix[place, wanted])
+    rows = sum(len(places) for _, places in maps)
     best = max(hits, key=lambda shift: hits[shift])
     return best, hits[best] / rows, weights[best] / rows
 
@@ -121,24 +128,6 @@ def perplexity(judged: list[Judged], name: str, rows: str = "content") -> float:
         weights = one.maps[name][one.content] if rows == "content" else one.maps[name]
         entropies += (-(weights * np.log(np.maximum(weights, 1e-30))).sum(axis=1)).tolist()
     return float(np.exp(np.mean(entropies)))
-
-
-def blocks(judged: list[Judged]) -> tuple[int, float, float]:
-    """As ``anti_diagonal`` for map 4: block i of the target writes block 5 - i of the source."""
-    hits = dict.fromkeys(SHIFTS, 0)
-    weights = dict.fromkeys(SHIFTS, 0.0)
-    rows = 0
-    for one in judged:
-        for block in sorted({place * BLOCKS // TIME for place in one.content}):
-            row = one.maps["4"][block]
-            rows += 1
-            for shift in SHIFTS:
-                wanted = BLOCKS - 1 - block + shift
-                if 0 <= wanted < BLOCKS:
-                    hits[shift] += int(row.argmax() == wanted)
-                    weights[shift] += float(row[wanted])
-    best = max(hits, key=lambda shift: hits[shift])
-    return best, hits[best] / rows, weights[best] / rows
 
 
 def draw(one: Judged, output_name: str) -> None:
