@@ -68,7 +68,7 @@ def blocks(judged: list[Judged]) -> tuple[int, float, float]:
 
 
 def _mirrored(maps: list[tuple[Floats, list[int]]]) -> tuple[int, float, float]:
-    """Of these rows of each map: the best shift, the share of rows whose greatest weight lies there, the mean weight."""
+    """Of these rows of each map: the best shift, the share whose greatest weight lies there, the mean weight there."""
     hits, weights = dict.fromkeys(SHIFTS, 0), dict.fromkeys(SHIFTS, 0.0)
     for matrix, places in maps:
         for place in places:
