@@ -43,7 +43,7 @@ def pytorch_greedy(model: RecurrentModel, sources: list[list[int]], limit: int) 
     padded = torch.full((len(sources), int(lengths.max())), PAD_ID)
     for row, source in zip(padded, sources, strict=True):
         row[: len(source)] = torch.tensor(source)
-    memory, state = model.encode(padded, lengths)
+    memory, state, _ = model.encode(padded, lengths)
     last = torch.full((len(sources), 1), BOS_ID)
     positions = torch.zeros(len(sources), dtype=torch.int64)
     ended = torch.zeros(len(sources), dtype=torch.bool)

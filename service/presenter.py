@@ -58,7 +58,11 @@ class MapChoice:
 
 @dataclass(frozen=True)
 class MatrixView:
-    """``weights`` (heads, rows, columns): rows of the target, columns of the source, in words or in the map's units."""
+    """``weights`` (heads, rows, columns), in words or in the map's units.
+
+    Rows are of the target and columns of the source; of an encoder's own map both are of the source; of a decoder's own
+    map rows are the tokens that were written, column 0 is `<s>`, column j the token before row j.
+    """
 
     map: AttentionMapEntry
     heads: tuple[int, ...]
@@ -100,10 +104,15 @@ class Translated:
 def select_maps(manifest: Manifest, emitted: frozenset[str], request: AttentionRequest | None) -> tuple[MapChoice, ...]:
     """The maps and heads whose matrices are returned, each once; ``emitted`` are those that a graph gives.
 
-    Raises UnsupportedError for a map, layer or head that the model has not, or when nothing has all that is asked for.
+    Raises UnsupportedError for a map, layer or head that the model has not, when nothing has all that is asked for, or
+    when the model attends to nothing.
     """
     if request is None:
         return ()
+    if manifest.alignment is None:
+        raise UnsupportedError(
+            "NO_ATTENTION", f"{manifest.name} has no attention to show: leave attention out", model=manifest.name
+        )
     maps = [entry for entry in manifest.attention_maps if entry.name in emitted]
     names, layers, heads = dict.fromkeys(request.maps), dict.fromkeys(request.layers), dict.fromkeys(request.heads)
     most_heads = max((entry.heads for entry in maps), default=0)
@@ -139,7 +148,7 @@ def _no_such_map(manifest: Manifest, maps: Sequence[AttentionMapEntry], what: st
 
 def wanted_variant(manifest: Manifest, request: AttentionRequest | None, maps: Sequence[MapChoice]) -> AttentionVariant:
     """The least that the engine must emit for this request."""
-    if request is None:
+    if request is None or manifest.alignment is None:
         return "none"
     alignment = manifest.alignment.map
     return "alignment" if all(choice.entry.name == alignment for choice in maps) else "full"
@@ -155,13 +164,13 @@ def check_size(
     """Refuse matrices that no reply can hold before any is made. Counts tokens: a matrix of words is no larger."""
     if request is None:
         return
-    heads = sum(1 if request.mean_of_heads or choice.alignment else len(choice.heads) for choice in maps)
-    columns = manifest.one_shot_length
     weights = sum(
-        heads * len(hypothesis.target_ids) * (columns or len(source.tokens))
+        (1 if request.mean_of_heads or choice.alignment else len(choice.heads)) * rows * columns
         for source, answer in zip(sources, answers, strict=True)
         if isinstance(answer, SentenceResult)
         for hypothesis in answer.hypotheses
+        for choice in maps
+        for rows, columns in [_shape(manifest, choice.entry, source, hypothesis)]
     )
     if (size := weights * request.bytes_per_weight) > request.max_bytes:
         raise InvalidFieldError(
@@ -169,6 +178,14 @@ def check_size(
             f"matrices of {size} bytes; {request.max_bytes} are allowed: send fewer texts, or ask for less",
             "REPLY_TOO_LARGE",
         )
+
+
+def _shape(
+    manifest: Manifest, entry: AttentionMapEntry, source: TokenizedText, hypothesis: Hypothesis
+) -> tuple[int, int]:
+    """Rows and columns of a map, in tokens."""
+    target, read = len(hypothesis.target_ids), manifest.one_shot_length or len(source.tokens)
+    return {"cross": (target, read), "encoder_self": (read, read), "decoder_self": (target, target)}[entry.kind]
 
 
 def present(
@@ -201,6 +218,11 @@ def _plain(bundle: Bundle, hypothesis: Hypothesis) -> TranslatedHypothesis:
     )
 
 
+def _has_words(entry: AttentionMapEntry) -> bool:
+    """A block is of no word; the columns of a target over itself begin with `<s>` and lack what was written last."""
+    return entry.tokens_per_unit == 1 and entry.kind != "decoder_self"
+
+
 def _with_attention(
     bundle: Bundle,
     request: AttentionRequest,
@@ -212,6 +234,8 @@ def _with_attention(
     plain = _plain(bundle, hypothesis)
     words = words_of(plain.text, plain.tokens)
     alignment = bundle.manifest.alignment
+    if alignment is None:
+        raise ValueError(f"{bundle.label} has no attention; select_maps refuses such a request")
     weights = aligned(hypothesis.attention[alignment.map], alignment)
     found = links(word_matrix(weights, words, source_words), words, source_words)
     matrices = []
@@ -222,9 +246,10 @@ def _with_attention(
             chosen, heads = hypothesis.attention[choice.entry.name][:, list(choice.heads)].swapaxes(0, 1), choice.heads
         if request.mean_of_heads:
             chosen, heads = chosen.mean(axis=0, keepdims=True), ()
-        of_words = request.view is View.WORD and choice.entry.tokens_per_unit == 1  # a block is of no word
+        of_words = request.view is View.WORD and _has_words(choice.entry)
         if of_words:
-            chosen = np.stack([word_matrix(head, words, source_words) for head in chosen])
+            rows = source_words if choice.entry.kind == "encoder_self" else words
+            chosen = np.stack([word_matrix(head, rows, source_words) for head in chosen])
         matrices.append(MatrixView(choice.entry, heads, of_words, chosen))
     attention = AttentionView(
         links=found,

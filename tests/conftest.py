@@ -17,6 +17,7 @@ from service.rpc.server import Server
 from service.settings import ServerSettings
 
 BUNDLES = Path(__file__).parent / "bundles"
+FAMILIES = Path(__file__).parent / "families"
 EXPORTED = Path(__file__).parents[1] / "exported"
 
 

@@ -1,9 +1,13 @@
-"""Makes the tiny bundles in ``tests/bundles``: real graphs and tokenizers, random weights, a few kilobytes each.
+"""Makes the tiny bundles in ``tests/bundles`` and ``tests/families``: real graphs and tokenizers, random weights.
 
     python -m tests.make_bundles
 
 - ``letters/1``  characters in, characters out, NFD and emoji in its vocabulary
 - ``numbers/1``, ``numbers/2``  words in, words out; the second has other weights
+In ``tests/families``:
+
+- ``transformer/1``  words in, words out; encoder-self, decoder-self and cross maps of two layers
+- ``bottleneck/1``  words in, words out, without attention: a memory of one vector, and no maps
 
 Random weights make a model that is wrong but exact: it answers the same on every machine, ends some sentences early
 and some never, and attends somewhere. Weights are larger than at the start of a training, so that no two tokens come
@@ -20,28 +24,36 @@ from pathlib import Path
 import torch
 
 from service.bundle.manifest import Provenance
-from training.config import Config, RecurrentConfig, TokenizerConfig
+from training.config import Config, ModelConfig, RecurrentConfig, TokenizerConfig, TransformerConfig
 from training.export import write_bundle
-from training.models.recurrent import RecurrentModel
+from training.models import build
+from training.models.interface import TranslationModel
 from training.tokenizers import train_tokenizer
 
 BUNDLES = Path(__file__).parent / "bundles"
+FAMILIES = Path(__file__).parent / "families"
 _LETTERS = "abcdefghij ABC.,'0123456789äé\u0301👍🏽年月日"
 _MODEL = RecurrentConfig(embedding_size=8, encoder_size=6, decoder_size=12, attention_size=8)
+_BOTTLENECK = _MODEL.model_copy(update={"attention": "none"})
+_TRANSFORMER = TransformerConfig(
+    size=16, heads=2, feed_forward=24, encoder_layers=2, decoder_layers=2, max_positions=24, dropout=0.0
+)
 _SCALE = 4.0
 
 
-def tiny_model(source_pieces: int, target_pieces: int, seed: int) -> RecurrentModel:
+def tiny_model(
+    source_pieces: int, target_pieces: int, seed: int, config: ModelConfig = _MODEL, scale: float = _SCALE
+) -> TranslationModel:
     """A model of a few thousand weights, the same for the same seed."""
     torch.manual_seed(seed)
-    model = RecurrentModel(_MODEL, source_pieces, target_pieces).eval()
+    model = build(config, source_pieces, target_pieces).eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.mul_(_SCALE)
+            parameter.mul_(scale)
     return model
 
 
-def tiny_config(name: str, version: int, kind: str, golden: list[str]) -> Config:
+def tiny_config(name: str, version: int, kind: str, golden: list[str], model: ModelConfig = _MODEL) -> Config:
     return Config.model_validate(
         {
             "name": name,
@@ -50,7 +62,7 @@ def tiny_config(name: str, version: int, kind: str, golden: list[str]) -> Config
             "languages": {"source": [f"x-{name}"], "target": [f"x-{name}-out"]},
             "corpus": {"task": "reverse", "training_pairs": 1, "validation_pairs": 1, "test_pairs": 1},
             "tokenizers": {"source": {"kind": kind}, "target": {"kind": kind}},
-            "model": _MODEL.model_dump(),
+            "model": model.model_dump(),
             "training": {"updates": 1},
             "export": {
                 "description": f"Random weights for tests: {name}.",
@@ -62,7 +74,17 @@ def tiny_config(name: str, version: int, kind: str, golden: list[str]) -> Config
     )
 
 
-def make(root: Path, name: str, version: int, kind: str, text: str, golden: list[str], seed: int) -> Path:
+def make(
+    root: Path,
+    name: str,
+    version: int,
+    kind: str,
+    text: str,
+    golden: list[str],
+    seed: int,
+    config: ModelConfig = _MODEL,
+    scale: float = _SCALE,
+) -> Path:
     """Write one bundle under ``root``; returns its directory."""
     with tempfile.TemporaryDirectory() as scratch:
         corpus = Path(scratch) / "corpus.tsv"
@@ -74,17 +96,21 @@ def make(root: Path, name: str, version: int, kind: str, text: str, golden: list
             for column, path in enumerate(paths.values())
         ]
         provenance = Provenance(config={}, data_sha256={}, commit="unknown", updates=0, scores={"made_up": 0.5})
-        model = tiny_model(*sizes, seed)
-        config = tiny_config(name, version, kind, golden)
-        return write_bundle(root / name / str(version), model, config, paths, provenance, lambda _: None)
+        model = tiny_model(*sizes, seed, config, scale)
+        whole = tiny_config(name, version, kind, golden, config)
+        return write_bundle(root / name / str(version), model, whole, paths, provenance, lambda _: None)
 
 
 def main() -> None:
     shutil.rmtree(BUNDLES, ignore_errors=True)
+    shutil.rmtree(FAMILIES, ignore_errors=True)
     make(BUNDLES, "letters", 1, "char", _LETTERS, ["abc", "a b c.", "äé\u0301👍🏽"], seed=3)
     numbers = " ".join(str(number) for number in range(20))
     for version in (1, 2):
         make(BUNDLES, "numbers", version, "word", numbers, ["1 2 3", "7"], seed=10 + version)
+    # A layer norm undoes a scale within; what is left to scale is enough.
+    make(FAMILIES, "transformer", 1, "word", numbers, ["1 2 3", "7"], seed=29, config=_TRANSFORMER, scale=1.6)
+    make(FAMILIES, "bottleneck", 1, "word", numbers, ["1 2 3", "7"], seed=22, config=_BOTTLENECK)
     (BUNDLES / "repository.json").write_text(json.dumps({"default_model": "letters"}) + "\n", encoding="utf-8")
 
 

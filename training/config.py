@@ -60,16 +60,68 @@ class TokenizersConfig(_Section):
     target: TokenizerConfig
 
 
+ScoreName = Literal["additive", "concat", "dot", "scaled_dot", "general", "location", "cosine", "kernel"]
+#: A score function, soft and global; or what is made of one's scores; or what does without one.
+AttentionName = Literal[
+    "additive",
+    "concat",
+    "dot",
+    "scaled_dot",
+    "general",
+    "location",
+    "cosine",
+    "kernel",
+    "hard",
+    "local_m",
+    "local_p",
+    "multi_head",
+    "attention_over_attention",
+    "average",
+    "max",
+    "none",
+]
+
+
 class RecurrentConfig(_Section):
-    """The Bahdanau sequence-to-sequence model (``training.models.recurrent``)."""
+    """The recurrent sequence-to-sequence models (``training.models.recurrent``).
+
+    ``attention``: a score function, soft and global, or another mechanism, which makes weights of ``score``. Sizes are
+    of one direction (``encoder_size``) and of one layer's state (``decoder_size``).
+    """
 
     family: Literal["recurrent"] = "recurrent"
     embedding_size: Positive = 64
+    encoder: Literal["lstm", "gru"] = "lstm"
     encoder_size: Positive = 128
     encoder_layers: Positive = 1
+    bidirectional: bool = True
+    decoder: Literal["gru", "lstm", "additive"] = "gru"
     decoder_size: Positive = 256
+    decoder_layers: Positive = 1
+    attention: AttentionName = "additive"
+    score: ScoreName = "additive"
     attention_size: Positive = 128
+    attention_heads: Positive = 4
+    attention_window: Positive = 2  # D of local attention
+    max_positions: Positive = 128  # of the source for location, of the target for attention over attention
+    input_feeding: bool = False
     dropout: Probability = 0.0
+
+
+class TransformerConfig(_Section):
+    """The Transformer (``training.models.transformer``). ``max_positions``: the most target tokens, `</s>` included."""
+
+    family: Literal["transformer"] = "transformer"
+    size: Positive = 128
+    heads: Positive = 4
+    feed_forward: Positive = 512
+    encoder_layers: Positive = 4
+    decoder_layers: Positive = 2
+    norm: Literal["pre", "post"] = "pre"
+    positions: Literal["sinusoidal", "rotary"] = "sinusoidal"
+    tied_embeddings: Literal["none", "target", "all"] = "target"
+    max_positions: Positive = 128
+    dropout: Probability = 0.1
 
 
 class SoftFeedbackConfig(_Section):
@@ -94,7 +146,9 @@ class SandGlassConfig(_Section):
     reduce_attention: bool = False
 
 
-ModelConfig = Annotated[RecurrentConfig | SoftFeedbackConfig | SandGlassConfig, Field(discriminator="family")]
+ModelConfig = Annotated[
+    RecurrentConfig | TransformerConfig | SoftFeedbackConfig | SandGlassConfig, Field(discriminator="family")
+]
 
 
 class TrainingConfig(_Section):

@@ -121,15 +121,18 @@ def score_examples(config: Config, bundle: Bundle, examples: list[Example]) -> t
         if found[-1] != example.target:
             continue
         spans = [(token.begin, token.end) for token in source.padded(bundle.manifest.one_shot_length or 0).tokens]
-        looked_at = [spans[place] for place in _greatest(bundle, best)]
-        hits += TASKS[config.corpus.task].attention_hits(example, looked_at)
+        if looked_at := [spans[place] for place in _greatest(bundle, best)]:
+            hits += TASKS[config.corpus.task].attention_hits(example, looked_at)
     exact = _share([text == example.target for example, text in zip(examples, found, strict=True)])
     return Scores(len(examples), exact, _share(hits), len(hits)), found
 
 
 def _greatest(bundle: Bundle, hypothesis: Hypothesis) -> list[int]:
-    """For each target token that is no special one, the source token of greatest weight in the alignment map."""
+    """For each target token that is no special one, the source token of greatest weight in the alignment map; nothing
+    where there is no attention."""
     alignment = bundle.manifest.alignment
+    if alignment is None:
+        return []
     plain = [token not in (PAD_ID, EOS_ID) for token in hypothesis.target_ids]
     weights = aligned(hypothesis.attention[alignment.map], alignment)[plain]
     return [int(place) for place in np.argmax(weights, axis=-1)]

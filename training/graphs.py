@@ -12,7 +12,7 @@ import json
 import logging
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +29,6 @@ from training.models.interface import AutoregressiveModel, Encoded, OneShotModel
 
 WEIGHTS_FILE = "weights.safetensors"
 _OPSET = 22
-_VARIANTS: tuple[AttentionVariant, ...] = ("none", "full")
 _OWN_CONSTANT_BYTES = 1024  # a constant of the graph's own is smaller; anything larger must be a weight with a name
 _DTYPES: dict[int, Dtype] = {
     TensorProto.FLOAT: "float32",
@@ -39,23 +38,26 @@ _DTYPES: dict[int, Dtype] = {
 
 
 class _Encode(nn.Module):
-    def __init__(self, model: AutoregressiveModel) -> None:
+    """Emits the memory, the first state and these of the encoder's own maps."""
+
+    def __init__(self, model: AutoregressiveModel, maps: Sequence[str]) -> None:
         super().__init__()
         self.model = model
+        self.maps = tuple(maps)
 
     def forward(self, source_ids: Tensor, source_lengths: Tensor) -> tuple[Tensor, ...]:
-        memory, state = self.model.encode(source_ids, source_lengths)
-        return (*memory.values(), *state.values())
+        memory, state, attention = self.model.encode(source_ids, source_lengths)
+        return (*memory.values(), *state.values(), *(attention[name] for name in self.maps))
 
 
 class _DecodeStep(nn.Module):
-    """Takes tensors in lists: the exporter reads a dictionary at the end as keyword arguments."""
+    """Takes tensors in lists: the exporter reads a dictionary at the end as keyword arguments. Emits these maps."""
 
-    def __init__(self, model: AutoregressiveModel, names: Encoded, with_attention: bool) -> None:
+    def __init__(self, model: AutoregressiveModel, names: Encoded, maps: Sequence[str]) -> None:
         super().__init__()
         self.model = model
         self.memory_names, self.state_names = tuple(names.memory), tuple(names.state)
-        self.with_attention = with_attention
+        self.maps = tuple(maps)
 
     def forward(
         self, token_ids: Tensor, positions: Tensor, source_lengths: Tensor, memory: list[Tensor], state: list[Tensor]
@@ -63,32 +65,39 @@ class _DecodeStep(nn.Module):
         memory_by_name = dict(zip(self.memory_names, memory, strict=True))
         state_by_name = dict(zip(self.state_names, state, strict=True))
         step = self.model.decode_step(token_ids, positions, source_lengths, memory_by_name, state_by_name)
-        return (step.logits, *(step.attention.values() if self.with_attention else ()), *step.state.values())
+        return (step.logits, *(step.attention[name] for name in self.maps), *step.state.values())
 
 
 class _OneShot(nn.Module):
-    def __init__(self, model: OneShotModel, with_attention: bool) -> None:
+    """Emits these maps."""
+
+    def __init__(self, model: OneShotModel, maps: Sequence[str]) -> None:
         super().__init__()
         self.model = model
-        self.with_attention = with_attention
+        self.maps = tuple(maps)
 
     def forward(self, source_ids: Tensor) -> tuple[Tensor, ...]:
         decoded = self.model.translate(source_ids)
-        return (decoded.logits, *(decoded.attention.values() if self.with_attention else ()))
+        return (decoded.logits, *(decoded.attention[name] for name in self.maps))
 
 
 # --- weights ---------------------------------------------------------------------------------------------------------
 
 
 def write_weights(model: nn.Module, path: Path) -> dict[str, tuple[int, int]]:
-    """Write the canonical weights; return each tensor's place in the file: (offset, length) in bytes."""
-    tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(tensors, path)
+    """Write the canonical weights; return each tensor's place in the file: (offset, length) in bytes.
+
+    Tied weights are in the file once, under the first of their names, and have one place.
+    """
+    state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    first: dict[tuple[int, torch.Size], str] = {}
+    same = {name: first.setdefault((tensor.data_ptr(), tensor.shape), name) for name, tensor in state.items()}
+    save_file({name: state[name].contiguous() for name in dict.fromkeys(same.values())}, path)
     with path.open("rb") as file:
         (header_length,) = struct.unpack("<Q", file.read(8))  # the safetensors format: u64 length, JSON header, data
         header = json.loads(file.read(header_length))
     start = 8 + header_length
-    places = {name: header[name]["data_offsets"] for name in tensors}
+    places = {name: header[same[name]]["data_offsets"] for name in state}
     return {name: (start + begin, end - begin) for name, (begin, end) in places.items()}
 
 
@@ -110,13 +119,13 @@ def _write_one_shot(model: OneShotModel, write: _Writer) -> list[GraphEntry]:
     source_ids = torch.randint(4, model.source_vocabulary, (batch, model.length))
     return [
         write.graph(
-            _OneShot(model, variant == "full"),
+            _OneShot(model, maps),
             (source_ids,),
-            (["source_ids"], ["logits", *(write.attention_names if variant == "full" else [])]),
+            (["source_ids"], ["logits", *_tensors(maps)]),
             ({0: Dim("batch")},),
             ("one_shot", variant),
         )
-        for variant in _VARIANTS
+        for variant, maps in write.variants("one_shot").items()
     ]
 
 
@@ -126,19 +135,23 @@ def _write_autoregressive(model: AutoregressiveModel, write: _Writer) -> list[Gr
     source_lengths = torch.tensor([5, 3, 2], dtype=torch.int32)
     with torch.no_grad():
         encoded = model.encode(source_ids, source_lengths)
-    memory, state = encoded
+        wider = model.encode(torch.nn.functional.pad(source_ids, (0, 2)), source_lengths)
+    memory, state, _ = encoded
     memory_names, state_names = [f"memory_{name}" for name in memory], [f"state_{name}" for name in state]
     batch_axis, source_axis = Dim("batch"), Dim("source")
-    encode = write.graph(
-        _Encode(model),
-        (source_ids, source_lengths),
-        (["source_ids", "source_lengths"], [*memory_names, *state_names]),
-        ({0: batch_axis, 1: source_axis}, {0: batch_axis}),
-        ("encode", "none"),
-    )
+    encoders = [
+        write.graph(
+            _Encode(model, maps),
+            (source_ids, source_lengths),
+            (["source_ids", "source_lengths"], [*memory_names, *state_names, *_tensors(maps)]),
+            ({0: batch_axis, 1: source_axis}, {0: batch_axis}),
+            ("encode", variant),
+        )
+        for variant, maps in write.variants("encode").items()
+    ]
     steps = [
         write.graph(
-            _DecodeStep(model, encoded, variant == "full"),
+            _DecodeStep(model, encoded, maps),
             (
                 torch.randint(4, 10, (batch, hypotheses)),
                 torch.zeros(batch, dtype=torch.int64),
@@ -148,24 +161,29 @@ def _write_autoregressive(model: AutoregressiveModel, write: _Writer) -> list[Gr
             ),
             (
                 ["token_ids", "positions", "source_lengths", *memory_names, *state_names],
-                [
-                    "logits",
-                    *(write.attention_names if variant == "full" else []),
-                    *(f"next_{name}" for name in state_names),
-                ],
+                ["logits", *_tensors(maps), *(f"next_{name}" for name in state_names)],
             ),
             (
                 {0: batch_axis, 1: Dim("hypotheses")},
                 {0: batch_axis},
                 {0: batch_axis},
-                [{0: batch_axis, 1: source_axis} for _ in memory],
-                [{0: Dim.DYNAMIC} for _ in state],
+                [{0: batch_axis} | _source_axis(memory[name], wider.memory[name], source_axis) for name in memory],
+                [{0: Dim.DYNAMIC} | _source_axis(state[name], wider.state[name], source_axis) for name in state],
             ),
             ("decode_step", variant),
         )
-        for variant in _VARIANTS
+        for variant, maps in write.variants("decode_step").items()
     ]
-    return [encode, *steps]
+    return [*encoders, *steps]
+
+
+def _source_axis(tensor: Tensor, wider: Tensor, axis: Dim) -> dict[int, Dim]:
+    """Which axis is the source: the one that is wider where the source is."""
+    return {place: axis for place, sizes in enumerate(zip(tensor.shape, wider.shape, strict=True)) if len({*sizes}) > 1}
+
+
+def _tensors(maps: Sequence[str]) -> list[str]:
+    return [f"attention_{name}" for name in maps]
 
 
 @dataclass(frozen=True)
@@ -176,9 +194,16 @@ class _Writer:
     directory: Path
     weights: dict[str, tuple[int, int]]
 
-    @property
-    def attention_names(self) -> list[str]:
-        return [entry.tensor for entry in self.model.attention_maps]
+    def variants(self, role: Role) -> dict[AttentionVariant, list[str]]:
+        """The maps that each graph of a role emits. A variant that would be another's twin is not written."""
+        of_role = [entry.name for entry in self.model.attention_maps if entry.emitted_by == role]
+        alignment = self.model.alignment
+        found: dict[AttentionVariant, list[str]] = {"none": []}
+        if role == "decode_step" and alignment is not None and alignment.map in of_role and len(of_role) > 1:
+            found["alignment"] = [alignment.map]
+        if of_role:
+            found["full"] = of_role
+        return found
 
     def graph(
         self,
@@ -205,7 +230,8 @@ class _Writer:
         if program is None:
             raise TrainingError(f"PyTorch exported nothing for {role}")
         proto = program.model_proto
-        file_name = f"{role}.onnx" if role == "encode" else f"{role}.{variant}.onnx"
+        plain = role == "encode" and variant == "none"
+        file_name = f"{role}.onnx" if plain else f"{role}.{variant}.onnx"
         _strip_debris(proto)
         _point_at_weights(proto, self.model.state_dict(), self.weights, file_name)
         onnx.save(proto, self.directory / file_name)

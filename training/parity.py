@@ -62,26 +62,25 @@ def _compare_one_shot(model: OneShotModel, sessions: Sessions, graphs: Sequence[
             row[content] = EOS_ID
         decoded = model.translate(source_ids)
         for graph in graphs:
-            wanted = {"logits": decoded.logits.numpy()}
-            if graph.attention != "none":
-                wanted |= _named("attention_", decoded.attention)
+            wanted = {"logits": decoded.logits.numpy()} | _emitted(graph, decoded.attention)
             got = _run(sessions[graph.file], {"source_ids": source_ids})
             worst = max(worst, _compare(wanted, got, graph.file, f"lengths {lengths}"))
     return worst
 
 
 def _compare_autoregressive(model: AutoregressiveModel, sessions: Sessions, graphs: Sequence[GraphEntry]) -> float:
-    encoder = next(graph for graph in graphs if graph.role == "encode")
+    encoders = [graph for graph in graphs if graph.role == "encode"]
     steppers = [graph for graph in graphs if graph.role == "decode_step"]
     generator = torch.Generator().manual_seed(7)
     worst = 0.0
     for lengths in SHAPES:
         source_lengths = torch.tensor(lengths, dtype=torch.int32)
         source_ids = torch.randint(4, model.source_vocabulary, (len(lengths), max(lengths)), generator=generator)
-        memory, state = model.encode(source_ids, source_lengths)
-        wanted = _named("memory_", memory) | _named("state_", state)
-        got = _run(sessions[encoder.file], {"source_ids": source_ids, "source_lengths": source_lengths})
-        worst = max(worst, _compare(wanted, got, encoder.file, f"lengths {lengths}"))
+        memory, state, attention = model.encode(source_ids, source_lengths)
+        for graph in encoders:
+            wanted = _named("memory_", memory) | _named("state_", state) | _emitted(graph, attention)
+            got = _run(sessions[graph.file], {"source_ids": source_ids, "source_lengths": source_lengths})
+            worst = max(worst, _compare(wanted, got, graph.file, f"lengths {lengths}"))
         for hypotheses in HYPOTHESES:
             for graph in steppers:
                 where = f"lengths {lengths}, {hypotheses} hypotheses"
@@ -112,9 +111,7 @@ def _compare_steps(
         positions = torch.full((len(source_lengths),), position)
         step = model.decode_step(tokens, positions, source_lengths, memory, state)
         state = step.state
-        wanted = {"logits": step.logits.numpy()} | _named("next_state_", step.state)
-        if graph.attention != "none":
-            wanted |= _named("attention_", step.attention)
+        wanted = {"logits": step.logits.numpy()} | _named("next_state_", step.state) | _emitted(graph, step.attention)
         feeds: dict[str, object] = {"token_ids": tokens, "positions": positions, "source_lengths": source_lengths}
         got = _run(session, feeds | _named("memory_", memory) | own)
         worst = max(worst, _compare(wanted, got, graph.file, f"{where}, step {position}"))
@@ -124,6 +121,12 @@ def _compare_steps(
 
 def _named(prefix: str, tensors: Tensors) -> Arrays:
     return {f"{prefix}{name}": tensor.numpy() for name, tensor in tensors.items()}
+
+
+def _emitted(graph: GraphEntry, attention: Tensors) -> Arrays:
+    """The maps that a graph says it emits."""
+    outputs = {spec.name for spec in graph.outputs}
+    return {name: array for name, array in _named("attention_", attention).items() if name in outputs}
 
 
 def _run(session: onnxruntime.InferenceSession, feeds: dict[str, object]) -> Arrays:
@@ -169,7 +172,7 @@ def greedy(model: AutoregressiveModel, source_ids: list[int], max_target_tokens:
     """PyTorch's own greedy translation of one sentence, `</s>` last unless the limit came first."""
     with torch.no_grad():
         lengths = torch.tensor([len(source_ids)], dtype=torch.int32)
-        memory, state = model.encode(torch.tensor([source_ids]), lengths)
+        memory, state, _ = model.encode(torch.tensor([source_ids]), lengths)
         target: list[int] = []
         while len(target) < max_target_tokens and target[-1:] != [EOS_ID]:
             last = torch.tensor([[target[-1] if target else BOS_ID]])

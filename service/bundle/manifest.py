@@ -113,7 +113,11 @@ class StateTensor(_Part):
 
 
 class AttentionMapEntry(_Part):
-    """What one attention tensor means. Heads lie on axis 1; a layer is counted from 0."""
+    """What one attention tensor means. Heads lie on axis 1; a layer is counted from 0.
+
+    ``encoder_self``: (batch, heads, source, source), emitted by ``encode``. ``decoder_self``: a step's row over the
+    target so far, (rows, heads, places): place 0 is `<s>`, place j the j-th token that was written.
+    """
 
     name: ModelName
     tensor: str
@@ -177,7 +181,7 @@ class Manifest(_Part):
     graphs: tuple[GraphEntry, ...]
     state: tuple[StateTensor, ...]
     attention_maps: tuple[AttentionMapEntry, ...]
-    alignment: AlignmentEntry
+    alignment: AlignmentEntry | None  # None: the model attends to nothing
     golden_sentences: tuple[GoldenSentence, ...]
     provenance: Provenance
 
@@ -188,19 +192,29 @@ class Manifest(_Part):
         maps = {entry.name: entry for entry in self.attention_maps}
         if len(maps) != len(self.attention_maps):
             raise ValueError("attention_maps: two maps have one name")
-        chosen = maps.get(self.alignment.map)
-        if chosen is None or max(self.alignment.heads) >= chosen.heads:
-            heads = ", ".join(map(str, self.alignment.heads))
-            raise ValueError(f"alignment names {self.alignment.map!r} heads {heads}, which is no map here")
+        length = self.one_shot_length
+        if length is not None and self.limits.max_source_tokens > length:
+            raise ValueError(f"limits.max_source_tokens is {self.limits.max_source_tokens}; the graphs read {length}")
+        if self.alignment is not None:
+            self._check_alignment(self.alignment, maps)
+        elif maps:
+            raise ValueError("alignment is absent, and there are attention_maps: choose one of them")
+        return self
+
+    def _check_alignment(self, alignment: AlignmentEntry, maps: dict[str, AttentionMapEntry]) -> None:
+        chosen = maps.get(alignment.map)
+        if chosen is None or max(alignment.heads) >= chosen.heads:
+            heads = ", ".join(map(str, alignment.heads))
+            raise ValueError(f"alignment names {alignment.map!r} heads {heads}, which is no map here")
+        if chosen.kind != "cross":
+            raise ValueError(
+                f"alignment names {chosen.name!r}, a map of one side: an alignment is of source and target"
+            )
         emitted = {tensor.name for graph in self.graphs if graph.role == chosen.emitted_by for tensor in graph.outputs}
         if chosen.tokens_per_unit != 1:
             raise ValueError(f"alignment names {chosen.name!r}, a map of blocks: an alignment is of tokens")
         if chosen.tensor not in emitted:
             raise ValueError(f"no {chosen.emitted_by} graph emits {chosen.tensor}, which the alignment comes from")
-        length = self.one_shot_length
-        if length is not None and self.limits.max_source_tokens > length:
-            raise ValueError(f"limits.max_source_tokens is {self.limits.max_source_tokens}; the graphs read {length}")
-        return self
 
     def _check_files(self) -> None:
         named = {self.weights, self.source_tokenizer.file, self.target_tokenizer.file}

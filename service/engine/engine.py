@@ -24,7 +24,7 @@ from service.bundle.tokenizer import EOS_ID, PAD_ID
 from service.engine.cores import available_cores
 from service.engine.errors import DeadlineError, EngineError, RuntimeFailureError, StoppedError
 from service.engine.observer import Observer, SilentObserver
-from service.engine.onnx_model import Array, OneShotOnnxModel, OnnxModel, StepOutput
+from service.engine.onnx_model import Array, EncodeOutput, OneShotOnnxModel, OnnxModel, StepOutput
 from service.engine.running_batch import RunningBatch
 from service.engine.scheduler import Load, Scheduler
 from service.engine.search import choose_greedily, choose_in_one_pass
@@ -136,7 +136,7 @@ class Engine:
                 batch = self._step(model, batch)
 
     def _new_batch(self, model: OnnxModel) -> RunningBatch:
-        return RunningBatch(self._rows, model.memory_axes)
+        return RunningBatch(self._rows, model.source_axes)
 
     def _join(self, model: OnnxModel, batch: RunningBatch, joiners: list[Sentence]) -> None:
         """Encode newcomers, those of like length together, and add them to the batch."""
@@ -144,13 +144,15 @@ class Engine:
             started = self._clock()
             try:
                 source_ids, lengths = _padded(group)
-                batch.join(group, model.encode(source_ids, lengths))
+                encoded = model.encode(source_ids, lengths, _widest_wish(group))
+                batch.join(group, encoded)
             except Exception as error:  # whatever it is, the worker lives on and the sentences get an answer
                 self._retry_alone(group, error)
                 continue
             now = self._clock()
-            for sentence in group:
+            for row, sentence in enumerate(group):
                 sentence.started, sentence.encoded = started, now
+                sentence.encoder_attention = _encoder_attention(sentence, row, encoded)
             self._observer.encoded(len(group), int(lengths.sum()), source_ids.size, now - started)
 
     def _step(self, model: OnnxModel, batch: RunningBatch) -> RunningBatch:
@@ -184,7 +186,8 @@ class Engine:
             batch.leave(row)
             self._scheduler.release(sentence)
             log_probabilities = np.array(sentence.log_probabilities, dtype=np.float32)
-            self._finish(sentence, sentence.target_ids, log_probabilities, _gather_attention(sentence))
+            attention = _gather_attention(sentence, self._model.decoder_self_maps)
+            self._finish(sentence, sentence.target_ids, log_probabilities, attention)
 
     def _work_in_one_pass(self, model: OneShotOnnxModel) -> None:
         while True:
@@ -310,8 +313,25 @@ def _widest_wish(sentences: Iterable[Sentence]) -> AttentionVariant:
     return "full" if "full" in wishes else "alignment" if "alignment" in wishes else "none"
 
 
-def _gather_attention(sentence: Sentence) -> dict[str, Floats]:
-    """Each map of the finished sentence: (target_length, heads, source_length)."""
+def _encoder_attention(sentence: Sentence, row: int, encoded: EncodeOutput) -> dict[str, Floats]:
+    """The encoder's own maps of one sentence that asked for every map: (source_length, heads, source_length)."""
+    if sentence.request.attention != "full":
+        return {}
     length = len(sentence.request.source_ids)
-    names = sentence.attention[0][0] if sentence.attention else ()
-    return {name: np.stack([maps[name][row, :, :length] for maps, row in sentence.attention]) for name in names}
+    return {
+        name: weights[row, :, :length, :length].swapaxes(0, 1).copy() for name, weights in encoded.attention.items()
+    }
+
+
+def _gather_attention(sentence: Sentence, decoder_self: frozenset[str]) -> dict[str, Floats]:
+    """Each map of the finished sentence: (target_length, heads, source_length), the decoder's own (…, target_length).
+
+    Those that every step gave: a step may have emitted more for the sake of a neighbour.
+    """
+    widths = {True: len(sentence.attention), False: len(sentence.request.source_ids)}
+    names = set.intersection(*(set(maps) for maps, _ in sentence.attention)) if sentence.attention else set()
+    steps = {
+        name: np.stack([maps[name][row, :, : widths[name in decoder_self]] for maps, row in sentence.attention])
+        for name in sorted(names)
+    }
+    return sentence.encoder_attention | steps

@@ -40,10 +40,12 @@ class StepOutput:
 
 @dataclass(frozen=True)
 class EncodeOutput:
-    """``memory`` and first ``state`` by name, sentences on axis 0."""
+    """``memory`` and first ``state`` by name, sentences on axis 0; the encoder's own ``attention`` by map (rows, heads,
+    source_length, source_length)."""
 
     memory: dict[str, Array]
     state: dict[str, Array]
+    attention: dict[str, Floats]
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,11 @@ class _Graphs:
 
     def of(self, role: Role) -> dict[AttentionVariant, _Graph]:
         """For each wish of attention the graph of this role that emits the least that serves it."""
+        manifest = self._bundle.manifest
         found = _cover([entry for entry in self._usable if entry.role == role])
+        alignment = manifest.alignment
+        if found and (alignment is None or manifest.attention_map(alignment.map).emitted_by != role):
+            found["alignment"] = found["none"]  # this role has nothing to give to it
         if not found:
             raise BundleError(f"{self._bundle.label} has no fp32 {role} graph for {self._providers[0]}: export it")
         return {variant: self._graph(entry) for variant, entry in found.items()}
@@ -115,26 +121,35 @@ class OnnxModel:
         """Raises ProviderError when ``provider`` cannot be had, RuntimeFailureError when a graph does not load."""
         manifest = bundle.manifest
         graphs = _Graphs(bundle, provider, threads)
-        self._encode = graphs.of("encode")["none"]
+        self._encoders = graphs.of("encode")
         self._steps = graphs.of("decode_step")
         self.execution_provider = graphs.execution_provider
-        #: The source axis of each memory tensor, None for one that has no place for each source token.
-        self.memory_axes = {
-            spec.name: spec.axes.index("source") if "source" in spec.axes else None
-            for spec in self._encode.entry.outputs
-            if spec.name.startswith(_MEMORY)
-        }
-        #: The maps that a step can emit, by name.
-        self.attention_maps = _maps_of(self._steps)
-        self._next_state = {state.next_name: state.name for state in manifest.state}
+        outputs = self._encoders["none"].entry.outputs
+        self.memory_names = tuple(spec.name for spec in outputs if spec.name.startswith(_MEMORY))
         self.state_names = tuple(state.name for state in manifest.state)
+        #: The source axis of each tensor of memory and state, None for one that has no place for each source token.
+        self.source_axes = {
+            spec.name: spec.axes.index("source") if "source" in spec.axes else None
+            for spec in outputs
+            if spec.name in (*self.memory_names, *self.state_names)
+        }
+        #: The maps that can be emitted, by name; of them those of a target over itself.
+        self.attention_maps = _maps_of(self._encoders) | _maps_of(self._steps)
+        self.decoder_self_maps = frozenset(
+            entry.name for entry in manifest.attention_maps if entry.kind == "decoder_self"
+        )
+        self._next_state = {state.next_name: state.name for state in manifest.state}
 
-    def encode(self, source_ids: npt.NDArray[np.int64], source_lengths: npt.NDArray[np.int32]) -> EncodeOutput:
+    def encode(
+        self, source_ids: npt.NDArray[np.int64], source_lengths: npt.NDArray[np.int32], attention: AttentionVariant
+    ) -> EncodeOutput:
         """source_ids (batch, source_length) padded, source_lengths (batch,)."""
-        outputs = self._encode.run({"source_ids": source_ids, "source_lengths": source_lengths})
+        encoder = self._encoders[attention]
+        outputs = encoder.run({"source_ids": source_ids, "source_lengths": source_lengths})
         return EncodeOutput(
-            memory={name: outputs[name] for name in self.memory_axes},
+            memory={name: outputs[name] for name in self.memory_names},
             state={name: outputs[name] for name in self.state_names},
+            attention=encoder.attention_in(outputs),
         )
 
     def decode_step(self, feeds: dict[str, Array], attention: AttentionVariant) -> StepOutput:
@@ -160,6 +175,7 @@ class OneShotOnnxModel:
         self._passes = graphs.of("one_shot")
         self.execution_provider = graphs.execution_provider
         self.attention_maps = _maps_of(self._passes)
+        self.decoder_self_maps = frozenset[str]()
         #: Tokens that every source is padded to; None where a batch is as wide as its longest.
         self.length = bundle.manifest.one_shot_length
 

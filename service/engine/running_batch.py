@@ -26,7 +26,7 @@ class RunningBatch:
     """Up to ``max_rows`` sentences, one hypothesis each."""
 
     def __init__(self, max_rows: int, source_axes: Mapping[str, int | None]) -> None:
-        """``source_axes``: which axis of each memory tensor is the source, None for none."""
+        """``source_axes``: which axis of each tensor of memory and state is the source, None for none."""
         self._source_axes = source_axes
         self.sentences: list[Sentence] = []
         self._max_rows = max_rows
@@ -59,7 +59,9 @@ class RunningBatch:
             buffer[...] = 0  # a row before may have left a NaN, and 0 x NaN is NaN
             buffer[self._up_to_width_of(name, rows)] = rows
         for name, rows in encoded.state.items():
-            self._state[name][begin:end] = rows
+            buffer = self._state[name][begin:end]
+            buffer[...] = 0
+            buffer[self._up_to_width_of(name, rows)] = rows
         self._tokens[begin:end] = BOS_ID
         self._positions[begin:end] = 0
         self._lengths[begin:end] = lengths
@@ -70,23 +72,24 @@ class RunningBatch:
         wanted = -(-longest // _WIDTH_STEP) * _WIDTH_STEP
         if self.sentences:
             wanted = max(wanted, self._width)
-        if not self._state:
-            self._state = {
-                name: np.zeros((self._max_rows, *rows.shape[1:]), rows.dtype) for name, rows in encoded.state.items()
-            }
-        if wanted == self._width:
-            return
-        for name, rows in encoded.memory.items():
-            shape, axis = list(rows.shape), self._source_axes[name]
-            shape[0] = self._max_rows
-            if axis is not None:
-                shape[axis] = wanted
-            buffer = np.zeros(shape, rows.dtype)
-            if self.sentences:
-                held = self._memory[name][: len(self)]
-                buffer[: len(self)][self._up_to_width_of(name, held)] = held
-            self._memory[name] = buffer
+        for buffers, tensors in ((self._memory, encoded.memory), (self._state, encoded.state)):
+            for name, rows in tensors.items():
+                axis = self._source_axes[name]
+                if name in buffers and (axis is None or wanted == self._width):
+                    continue
+                buffers[name] = self._widened(name, rows, buffers.get(name), wanted)
         self._width = wanted
+
+    def _widened(self, name: str, rows: Array, held: Array | None, width: int) -> Array:
+        """A buffer like ``rows``, of this width where it has a source axis, with what the rows in use hold."""
+        shape, axis = [self._max_rows, *rows.shape[1:]], self._source_axes[name]
+        if axis is not None:
+            shape[axis] = width
+        buffer = np.zeros(shape, rows.dtype)
+        if held is not None and self.sentences:
+            kept = held[: len(self)]
+            buffer[: len(self)][self._up_to_width_of(name, kept)] = kept
+        return buffer
 
     def _up_to_width_of(self, name: str, rows: Array) -> tuple[slice, ...]:
         """The part of a buffer that ``rows``, perhaps narrower on the source axis, fill."""

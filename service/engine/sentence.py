@@ -86,6 +86,7 @@ class Sentence:
     target_ids: list[int] = field(default_factory=list)
     log_probabilities: list[float] = field(default_factory=list)
     attention: list[tuple[dict[str, Floats], int]] = field(default_factory=list)
+    encoder_attention: dict[str, Floats] = field(default_factory=dict)
 
     @property
     def cost_tokens(self) -> int:
@@ -100,3 +101,4 @@ class Sentence:
         self.target_ids.clear()
         self.log_probabilities.clear()
         self.attention.clear()
+        self.encoder_attention = {}

@@ -225,7 +225,7 @@ def from_model(model: ServedModel, default_model: str | None) -> model_pb2.Model
             max_source_tokens=manifest.limits.max_source_tokens, max_target_tokens=manifest.limits.max_target_tokens
         ),
         attention_maps=[_from_map(entry) for entry in manifest.attention_maps],
-        alignment_source=_from_alignment(manifest.alignment),
+        alignment_source=None if manifest.alignment is None else _from_alignment(manifest.alignment),
         execution_provider=model.engine.execution_provider,
         scores=manifest.provenance.scores,
         is_default=manifest.name == default_model,

@@ -226,7 +226,7 @@ def test_the_manifest_is_the_models_own(exported: Export) -> None:
 
 @pytest.mark.parametrize(
     ("family", "memory", "state"),
-    [("recurrent", {"keys", "values"}, {"hidden"}), ("soft_feedback", {"keys", "values"}, {"hidden", "distribution"})],
+    [("recurrent", {"keys", "values"}, {"hidden_0"}), ("soft_feedback", {"keys", "values"}, {"hidden", "distribution"})],
 )
 def test_a_stepping_bundle_carries_the_models_memory_and_state(
     exported: Export, memory: set[str], state: set[str]
@@ -341,7 +341,7 @@ def test_the_first_token_read_is_the_start(recurrent: Export) -> None:
     model, directory = recurrent.model, recurrent.directory
     onnx_model = OnnxModel(load_bundle(directory), "cpu")
     source_ids, lengths = np.array([[5, 6, EOS_ID]]), np.array([3], np.int32)
-    encoded = onnx_model.encode(source_ids, lengths)
+    encoded = onnx_model.encode(source_ids, lengths, "none")
     feeds = {"token_ids": np.array([[BOS_ID]]), "positions": np.array([0]), "source_lengths": lengths}
     step = onnx_model.decode_step(feeds | encoded.memory | encoded.state, attention="none")
     with torch.no_grad():

@@ -22,7 +22,8 @@ class CopyModel:
     """Emits its source token by token; attention is all on the token that is copied."""
 
     execution_provider = "CPUExecutionProvider"
-    memory_axes: ClassVar[dict[str, int | None]] = {"memory_ids": 1}
+    source_axes: ClassVar[dict[str, int | None]] = {"memory_ids": 1, "state_place": None}
+    decoder_self_maps: frozenset[str] = frozenset()
     attention_maps = frozenset({"cross"})
 
     def __init__(self) -> None:
@@ -32,14 +33,14 @@ class CopyModel:
         self.go = threading.Event()
         self.go.set()
 
-    def encode(self, source_ids: Array, source_lengths: Array) -> EncodeOutput:
+    def encode(self, source_ids: Array, source_lengths: Array, attention: str) -> EncodeOutput:
         self.encoded.append(source_ids.shape)
         if (source_ids == FORBIDDEN).any():
             raise RuntimeFailureError("encode.onnx: a bad row")
         if (source_ids == UNFORESEEN).any():
             raise MemoryError("no room")
         memory = source_ids.astype(np.float32)[:, :, None]
-        return EncodeOutput({"memory_ids": memory}, {"state_place": np.zeros((len(source_ids), 1), np.float32)})
+        return EncodeOutput({"memory_ids": memory}, {"state_place": np.zeros((len(source_ids), 1), np.float32)}, {})
 
     def decode_step(self, feeds: dict[str, Array], attention: str) -> StepOutput:
         self.held.set()

@@ -13,8 +13,9 @@ from service.engine.running_batch import RunningBatch
 from service.engine.sentence import Sentence
 from tests.engine.fake_model import copying
 
-# A memory with the source on axis 1, one with it on axis 2 (heads before it), and one without (a fixed-length vector).
-AXES = {"memory_m": 1, "memory_h": 2, "memory_v": None}
+# A memory with the source on axis 1, one with it on axis 2 (heads before it), and one without (a fixed-length vector);
+# a plain state, and one that is carried along the source.
+AXES = {"memory_m": 1, "memory_h": 2, "memory_v": None, "state_s": None, "state_w": 2}
 
 
 def _sentence(number: int, length: int) -> Sentence:
@@ -31,7 +32,8 @@ def _encoded(sentences: list[Sentence]) -> EncodeOutput:
         memory[row, : len(sentence.request.source_ids)] = sentence.request.source_ids[0]
         heads[row, :, : len(sentence.request.source_ids)] = sentence.request.source_ids[0]
         vector[row] = state[row] = sentence.request.source_ids[0]
-    return EncodeOutput({"memory_m": memory, "memory_h": heads, "memory_v": vector}, {"state_s": state})
+    states = {"state_s": state, "state_w": heads.copy()}
+    return EncodeOutput({"memory_m": memory, "memory_h": heads, "memory_v": vector}, states, {})
 
 
 @given(st.randoms(use_true_random=False))
@@ -47,8 +49,8 @@ def test_rows_keep_their_own_memory_and_state_through_joins_and_leaves(generator
         if len(batch):
             rows = len(batch)
             tokens = np.array([sentence.request.source_ids[0] for sentence in batch.sentences])
-            before = batch.feeds()["state_s"].copy()
-            batch.advance(tokens, StepOutput(np.zeros((rows, 1), np.float32), {}, {"state_s": before + 1000}))
+            after = {name: batch.feeds()[name] + 1000 for name in ("state_s", "state_w")}
+            batch.advance(tokens, StepOutput(np.zeros((rows, 1), np.float32), {}, after))
             for sentence in batch.sentences:
                 steps[id(sentence)] += 1
         for row in reversed(range(len(batch))):
@@ -65,6 +67,8 @@ def test_rows_keep_their_own_memory_and_state_through_joins_and_leaves(generator
             assert (feeds["memory_h"][row, :, :length] == own).all()
             assert (feeds["memory_v"][row] == own).all()
             assert (feeds["state_s"][row] == own + 1000 * taken).all()
+            assert feeds["state_w"].shape[2] == feeds["memory_h"].shape[2]
+            assert (feeds["state_w"][row, :, :length] == own + 1000 * taken).all()
 
 
 def test_what_a_poisoned_row_leaves_behind_is_cleared() -> None:

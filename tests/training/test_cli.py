@@ -108,8 +108,8 @@ def test_a_config_with_mistakes(heed_train: Command, tmp_path: Path, command: st
     values = tiny_values(tmp_path, training={"updates": 0}) | {"colour": "red"}
     path = write_config(tmp_path / "wrong.yaml", values)
     assert_one_line(heed_train(command, path), "training.updates = 0: ", "unknown key colour")
-    path = write_config(tmp_path / "wrong.yaml", tiny_values(tmp_path, model={"family": "transformer"}))
-    assert_one_line(heed_train(command, path), "model.family = 'transformer': ")
+    path = write_config(tmp_path / "wrong.yaml", tiny_values(tmp_path, model={"family": "perceptron"}))
+    assert_one_line(heed_train(command, path), "model.family = 'perceptron': ")
 
 
 def test_a_config_that_is_no_yaml(heed_train: Command, tmp_path: Path) -> None:

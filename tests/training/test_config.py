@@ -5,13 +5,22 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
 from tests.training.conftest import tiny_values, write_config
-from training.config import Config, RecurrentConfig, SandGlassConfig, SoftFeedbackConfig, load_config
+from training.config import (
+    AttentionName,
+    Config,
+    RecurrentConfig,
+    SandGlassConfig,
+    ScoreName,
+    SoftFeedbackConfig,
+    TransformerConfig,
+    load_config,
+)
 from training.errors import ConfigError
 
 SHIPPED = sorted((Path(__file__).parents[2] / "training" / "configs").glob("*.yaml"))
@@ -81,7 +90,42 @@ def test_what_is_not_given_has_its_default(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("family", "wanted"),
     [
-        ("recurrent", RecurrentConfig()),
+        (
+            "recurrent",
+            RecurrentConfig(
+                embedding_size=64,
+                encoder="lstm",
+                encoder_size=128,
+                encoder_layers=1,
+                bidirectional=True,
+                decoder="gru",
+                decoder_size=256,
+                decoder_layers=1,
+                attention="additive",
+                score="additive",
+                attention_size=128,
+                attention_heads=4,
+                attention_window=2,
+                max_positions=128,
+                input_feeding=False,
+                dropout=0.0,
+            ),
+        ),
+        (
+            "transformer",
+            TransformerConfig(
+                size=128,
+                heads=4,
+                feed_forward=512,
+                encoder_layers=4,
+                decoder_layers=2,
+                norm="pre",
+                positions="sinusoidal",
+                tied_embeddings="target",
+                max_positions=128,
+                dropout=0.1,
+            ),
+        ),
         ("soft_feedback", SoftFeedbackConfig(encoder_size=256, decoder_size=256)),
         (
             "sandglass",
@@ -97,6 +141,44 @@ def test_a_family_is_chosen_by_its_name(tmp_path: Path, family: str, wanted: obj
 
 def test_every_shipped_family_has_a_config() -> None:
     assert {load_config(path).model.family for path in SHIPPED} == {"recurrent", "soft_feedback", "sandglass"}
+
+
+def test_there_are_eight_scores_and_eight_mechanisms() -> None:
+    scores = ["additive", "concat", "dot", "scaled_dot", "general", "location", "cosine", "kernel"]
+    mechanisms = ["hard", "local_m", "local_p", "multi_head", "attention_over_attention", "average", "max", "none"]
+    assert list(get_args(ScoreName)) == scores
+    assert list(get_args(AttentionName)) == [*get_args(ScoreName), *mechanisms]
+
+
+@pytest.mark.parametrize("attention", get_args(AttentionName))
+def test_a_recurrent_model_may_have_any_attention(tmp_path: Path, attention: str) -> None:
+    values = {
+        "family": "recurrent",
+        "encoder": "gru",
+        "bidirectional": False,
+        "decoder": "lstm",
+        "decoder_layers": 3,
+        "attention": attention,
+        "score": "general",
+        "attention_heads": 2,
+        "attention_window": 5,
+        "max_positions": 60,
+        "input_feeding": True,
+    }
+    config = load_config(changed(tmp_path, "model", values))
+    assert config.model.model_dump() | values == config.model.model_dump()
+    assert Config.model_validate(config.model_dump(mode="json")) == config
+
+
+@pytest.mark.parametrize("tied", ["none", "target", "all"])
+@pytest.mark.parametrize("positions", ["sinusoidal", "rotary"])
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_a_transformer_may_be_of_any_kind(tmp_path: Path, norm: str, positions: str, tied: str) -> None:
+    values = {"family": "transformer", "size": 12, "heads": 3, "norm": norm, "positions": positions}
+    config = load_config(changed(tmp_path, "model", values | {"tied_embeddings": tied}))
+    wanted = {"size": 12, "heads": 3, "norm": norm, "positions": positions, "tied_embeddings": tied}
+    assert config.model == TransformerConfig.model_validate(wanted)
+    assert Config.model_validate(config.model_dump(mode="json")) == config
 
 
 def test_a_sandglass_may_attend_in_some_layers(tmp_path: Path) -> None:
@@ -172,8 +254,8 @@ NOT_ALLOWED: list[tuple[str, Any, str]] = [
     ("model.dropout", 1.0, "less than 1"),
     ("model.dropout", -0.1, "greater than or equal to 0"),
     ("model.encoder_layers", 0, "greater than 0"),
-    ("model.family", "transformer", "'recurrent', 'soft_feedback', 'sandglass'"),
-    ("model.family", 7, "'recurrent', 'soft_feedback', 'sandglass'"),
+    ("model.family", "rnn", "'recurrent', 'transformer', 'soft_feedback', 'sandglass'"),
+    ("model.family", 7, "'recurrent', 'transformer', 'soft_feedback', 'sandglass'"),
     ("corpus.task", "poetry", "'dates', 'reverse' or 'sandglass-reverse'"),
     ("corpus.varied_share", 1.5, "less than or equal to 1"),
     ("corpus.varied_share", -0.1, "greater than or equal to 0"),
@@ -203,6 +285,27 @@ def test_a_value_out_of_range_is_refused_with_what_is_allowed(
     ("family", "key", "value", "allowed"),
     [
         ("recurrent", "model.attention_size", 0, "greater than 0"),
+        ("recurrent", "model.encoder", "rnn", "'lstm' or 'gru'"),
+        ("recurrent", "model.decoder", "rnn", "'gru', 'lstm' or 'additive'"),
+        ("recurrent", "model.bidirectional", "maybe", "boolean"),
+        ("recurrent", "model.input_feeding", "maybe", "boolean"),
+        ("recurrent", "model.decoder_layers", 0, "greater than 0"),
+        ("recurrent", "model.score", "hard", "'location', 'cosine' or 'kernel'"),
+        ("recurrent", "model.score", "none", "'location', 'cosine' or 'kernel'"),
+        ("recurrent", "model.attention_heads", 0, "greater than 0"),
+        ("recurrent", "model.attention_window", 0, "greater than 0"),
+        ("recurrent", "model.max_positions", -1, "greater than 0"),
+        ("transformer", "model.size", 0, "greater than 0"),
+        ("transformer", "model.heads", 0, "greater than 0"),
+        ("transformer", "model.heads", 2.5, "integer"),
+        ("transformer", "model.feed_forward", 0, "greater than 0"),
+        ("transformer", "model.encoder_layers", 0, "greater than 0"),
+        ("transformer", "model.decoder_layers", 0, "greater than 0"),
+        ("transformer", "model.norm", "none", "'pre' or 'post'"),
+        ("transformer", "model.positions", "learned", "'sinusoidal' or 'rotary'"),
+        ("transformer", "model.tied_embeddings", "source", "'none', 'target' or 'all'"),
+        ("transformer", "model.max_positions", 0, "greater than 0"),
+        ("transformer", "model.dropout", 1.0, "less than 1"),
         ("soft_feedback", "model.decoder_size", 0, "greater than 0"),
         ("sandglass", "model.gate", "relu", "'none', 'glu' or 'gtu'"),
         ("sandglass", "model.batch_norm", "maybe", "boolean"),
@@ -216,10 +319,32 @@ def test_a_familys_own_keys_are_checked(tmp_path: Path, family: str, key: str, v
 
 
 @pytest.mark.parametrize(
-    ("family", "key"), [("soft_feedback", "embedding_size"), ("sandglass", "decoder_size"), ("recurrent", "gate")]
+    ("family", "key"),
+    [
+        ("soft_feedback", "embedding_size"),
+        ("sandglass", "decoder_size"),
+        ("recurrent", "gate"),
+        ("recurrent", "heads"),
+        ("transformer", "attention"),
+        ("transformer", "decoder_size"),
+    ],
 )
 def test_a_key_of_another_family_is_unknown(tmp_path: Path, family: str, key: str) -> None:
     assert f"unknown key model.{key}" in refusal(changed(tmp_path, "model", {"family": family, key: 5}))
+
+
+def test_an_attention_that_is_none_is_refused_under_its_key(tmp_path: Path) -> None:
+    message = refusal(changed(tmp_path, "model", {"family": "recurrent", "attention": "loud"}))
+    assert message.count("model.attention = 'loud': ") == 1
+    assert "literal" not in message
+
+
+@pytest.mark.parametrize("name", get_args(AttentionName))
+def test_a_refused_attention_is_told_all_that_there_are(tmp_path: Path, name: str) -> None:
+    message = refusal(changed(tmp_path, "model", {"family": "recurrent", "attention": "loud"}))
+    assert "model.attention" in message
+    assert "'loud'" in message
+    assert f"'{name}'" in message
 
 
 def test_a_layer_that_a_sandglass_does_not_have_is_refused(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def steps(
 ) -> list[Step]:
     """Step through ``inputs`` (batch, hypotheses, target_length), on each step's own state."""
     batch, hypotheses, length = inputs.shape
-    memory, state = model.encode(source_ids, source_lengths)
+    memory, state, _ = model.encode(source_ids, source_lengths)
     state = {name: tensor.repeat_interleave(hypotheses, 0) for name, tensor in state.items()}
     found = []
     for i in range(length):
@@ -132,7 +132,7 @@ def test_nothing_was_said_before_the_first_step_and_both_directions_start_it() -
     model = make_model()
     source_ids, source_lengths = sources([5, 3, 1])
     with torch.no_grad():
-        memory, state = model.encode(source_ids, source_lengths)
+        memory, state, _ = model.encode(source_ids, source_lengths)
         for row, length in enumerate([5, 3, 1]):
             first = annotations(model, source_ids[row, :length].tolist())[0]
             for half in (first[:ENCODER], first[ENCODER:]):
@@ -181,7 +181,7 @@ def test_hypotheses_keep_their_own_states() -> None:
     source_ids, source_lengths = sources([4, 2])
     tokens, positions = torch.full((2, 3), BOS_ID), torch.zeros(2, dtype=torch.int64)
     with torch.no_grad():
-        memory, _ = model.encode(source_ids, source_lengths)
+        memory, _, _ = model.encode(source_ids, source_lengths)
         state = {"hidden": torch.randn(6, DECODER), "distribution": torch.softmax(torch.randn(6, TARGET_PIECES), -1)}
         together = model.decode_step(tokens, positions, source_lengths, memory, state)
         for row in range(6):
@@ -225,7 +225,7 @@ def test_what_is_chosen_does_not_go_back_in(lengths: list[int], hypotheses: int,
     batch = len(lengths)
     one, other = torch.randint(0, TARGET_PIECES, (2, batch, hypotheses))
     with torch.no_grad():
-        memory, state = model.encode(source_ids, source_lengths)
+        memory, state, _ = model.encode(source_ids, source_lengths)
         state = {name: tensor.repeat_interleave(hypotheses, 0) for name, tensor in state.items()}
         first, second = (
             model.decode_step(tokens, torch.full((batch,), position), source_lengths, memory, state)
@@ -243,7 +243,7 @@ def test_what_it_said_does_go_back_in() -> None:
     source_ids, source_lengths = sources([4])
     tokens, positions = torch.tensor([[BOS_ID]]), torch.tensor([0])
     with torch.no_grad():
-        memory, state = model.encode(source_ids, source_lengths)
+        memory, state, _ = model.encode(source_ids, source_lengths)
         said = nn.functional.one_hot(torch.tensor([5]), TARGET_PIECES).float()
         first, second = (
             model.decode_step(tokens, positions, source_lengths, memory, state | {"distribution": distribution})

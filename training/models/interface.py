@@ -23,10 +23,14 @@ NOT_JUDGED = -100
 
 
 class Encoded(NamedTuple):
-    """A sentence's memory and the decoder's first state, one row a sentence."""
+    """A sentence's memory and the decoder's first state, one row a sentence.
+
+    ``attention``: the encoder's own maps, (batch, heads, source_length, source_length) each.
+    """
 
     memory: Tensors
     state: Tensors
+    attention: Tensors
 
 
 class Step(NamedTuple):
@@ -71,8 +75,8 @@ class TranslationModel(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def alignment(self) -> AlignmentEntry:
-        """Which of the maps is the alignment."""
+    def alignment(self) -> AlignmentEntry | None:
+        """Which of the maps is the alignment; None for a model that attends to nothing."""
 
     @abstractmethod
     def forward(self, source_ids: Tensor, source_lengths: Tensor, target_inputs: Tensor) -> Decoded:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from service.bundle.manifest import AlignmentEntry, AttentionMapEntry, Capabilities
 from training.config import SoftFeedbackConfig
-from training.models.attention import AdditiveAttention, length_mask
+from training.models.attention import AdditiveScore, length_mask, masked_softmax
 from training.models.encoders import OneHotBiLSTMLayer
 from training.models.interface import AutoregressiveModel, Decoded, Encoded, Step, Tensors
 
@@ -38,7 +38,7 @@ class SoftFeedbackModel(AutoregressiveModel):
         annotation, size = 2 * config.encoder_size, config.decoder_size
         self.encoder = OneHotBiLSTMLayer(source_vocabulary, config.encoder_size)
         self.initial = nn.Linear(annotation, size, bias=False)
-        self.attention = AdditiveAttention(size, annotation, size)
+        self.attention = AdditiveScore(size, annotation, size)
         # Rows of each: the gates r and z, the new state s~, the logits of y.
         self.token = nn.Linear(target_vocabulary, 3 * size + target_vocabulary, bias=False)
         self.context = nn.Linear(annotation, 3 * size + target_vocabulary)
@@ -76,7 +76,7 @@ class SoftFeedbackModel(AutoregressiveModel):
         hidden = torch.tanh(self.initial(values[:, 0]))
         distribution = hidden.new_zeros(1, self.target_vocabulary).expand(hidden.shape[0], -1)
         memory = {"keys": self.attention.keys(values), "values": values}
-        return Encoded(memory, {"hidden": hidden, "distribution": distribution})
+        return Encoded(memory, {"hidden": hidden, "distribution": distribution}, {})
 
     def decode_step(
         self, token_ids: Tensor, positions: Tensor, source_lengths: Tensor, memory: Tensors, state: Tensors
@@ -96,7 +96,7 @@ class SoftFeedbackModel(AutoregressiveModel):
 
     def forward(self, source_ids: Tensor, source_lengths: Tensor, target_inputs: Tensor) -> Decoded:
         """Says as much as ``target_inputs`` is long, and reads nothing of it."""
-        memory, start = self.encode(source_ids, source_lengths)
+        memory, start, _ = self.encode(source_ids, source_lengths)
         mask = length_mask(source_lengths, source_ids.shape[1])
         state = {name: tensor.unsqueeze(1) for name, tensor in start.items()}
         logits, attention = [], []
@@ -109,7 +109,8 @@ class SoftFeedbackModel(AutoregressiveModel):
     def _advance(self, memory: Tensors, mask: Tensor, state: Tensors) -> tuple[Tensor, Tensor, Tensors]:
         """All (batch, hypotheses, …): the last state -> logits, weights, new state."""
         hidden, distribution = state["hidden"], state["distribution"]
-        context, weights = self.attention(hidden, memory["keys"], memory["values"], mask)
+        weights = masked_softmax(self.attention(hidden, memory["keys"]), mask.unsqueeze(1))
+        context = torch.matmul(weights, memory["values"])
         read = self.token(distribution) + self.context(context)
         reset, update, new, logits = read.split(self._parts, dim=-1)
         hidden_reset, hidden_update, hidden_logits = self.hidden(hidden).split(

@@ -1,0 +1,321 @@
+"""The Transformer of Vaswani et al. 2017, "Attention Is All You Need" (https://arxiv.org/abs/1706.03762).
+
+Pre- or post-norm (Xiong et al. 2020, https://arxiv.org/abs/2002.04745; the original is post-norm), sinusoidal
+positions (section 3.5) or rotary ones (Su et al. 2021, https://arxiv.org/abs/2104.09864) in self-attention, any number
+of encoder and decoder layers: a deep encoder with a shallow decoder is nearly as good and much faster to decode (Kasai
+et al. 2020, https://arxiv.org/abs/2006.10369). Embeddings scaled by sqrt(d) may be tied (Press and Wolf 2016,
+https://arxiv.org/abs/1608.05859).
+
+Every attention of every layer is a map: ``encoder-self-<layer>``, ``decoder-self-<layer>``, ``cross-<layer>``.
+
+memory: for each decoder layer ``cross_keys_<layer>`` and ``cross_values_<layer>`` (batch, heads, source_length, head
+size). state: ``self_keys_<layer>`` and ``self_values_<layer>`` (rows, heads, max_positions, head size), of which the
+first ``positions`` places are written.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from service.bundle.manifest import AlignmentEntry, AttentionMapEntry, Capabilities
+from training.config import TransformerConfig
+from training.errors import ConfigError
+from training.models.attention import length_mask, masked_softmax
+from training.models.interface import AutoregressiveModel, Decoded, Encoded, Step, Tensors
+
+
+class Transformer(AutoregressiveModel):
+    """See the module's text. Raises ConfigError for parts that do not fit each other."""
+
+    def __init__(self, config: TransformerConfig, source_vocabulary: int, target_vocabulary: int) -> None:
+        super().__init__(source_vocabulary, target_vocabulary)
+        self.config = config
+        size = config.size
+        if size % config.heads or (config.positions == "rotary" and size // config.heads % 2):
+            raise ConfigError(
+                f"model.size {size} cannot be cut into {config.heads} heads of one, for rotary positions even, size"
+            )
+        self.source_embedding = nn.Embedding(source_vocabulary, size)
+        self.target_embedding = nn.Embedding(target_vocabulary, size)
+        self.output = nn.Linear(size, target_vocabulary, bias=False)
+        for embedding in (self.source_embedding, self.target_embedding):
+            nn.init.normal_(embedding.weight, std=size**-0.5)
+        nn.init.normal_(self.output.weight, std=size**-0.5)
+        if config.tied_embeddings == "all":
+            if source_vocabulary != target_vocabulary:
+                raise ConfigError(
+                    f"model.tied_embeddings all needs one vocabulary, not {source_vocabulary} and {target_vocabulary}"
+                )
+            self.source_embedding.weight = self.target_embedding.weight
+        if config.tied_embeddings != "none":
+            self.output.weight = self.target_embedding.weight
+        self.dropout = nn.Dropout(config.dropout)
+        self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
+        self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
+        pre = config.norm == "pre"
+        self.encoder_norm = nn.LayerNorm(size) if pre else nn.Identity()
+        self.decoder_norm = nn.LayerNorm(size) if pre else nn.Identity()
+
+    @property
+    def _decoder_layers(self) -> list[DecoderLayer]:
+        return [layer for layer in self.decoder if isinstance(layer, DecoderLayer)]
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(
+            generation="autoregressive", scoring=True, prefix=True, beam=True, streaming=True, document_context=False
+        )
+
+    @property
+    def alignment(self) -> AlignmentEntry:
+        """The last layer's mean of heads until an export measures a better one."""
+        last = self.config.decoder_layers - 1
+        heads = tuple(range(self.config.heads))
+        return AlignmentEntry(map=f"cross-{last}", heads=heads, shift=0, chosen_by="the last layer, not measured")
+
+    @property
+    def attention_maps(self) -> tuple[AttentionMapEntry, ...]:
+        config = self.config
+
+        def entry(kind: str, layer: int) -> AttentionMapEntry:
+            name = f"{kind.replace('_', '-')}-{layer}"
+            return AttentionMapEntry.model_validate(
+                {
+                    "name": name,
+                    "tensor": f"attention_{name}",
+                    "kind": kind,
+                    "layer": layer,
+                    "heads": config.heads,
+                    "scope_tokens": 0,
+                    "score_function": "scaled_dot",
+                    "rows_sum_to_one": True,
+                    "includes_end_of_sentence": True,
+                    "emitted_by": "encode" if kind == "encoder_self" else "decode_step",
+                }
+            )
+
+        return (
+            *(entry("encoder_self", layer) for layer in range(config.encoder_layers)),
+            *(entry(kind, layer) for layer in range(config.decoder_layers) for kind in ("decoder_self", "cross")),
+        )
+
+    def encode(self, source_ids: Tensor, source_lengths: Tensor) -> Encoded:
+        batch, length = source_ids.shape
+        mask = length_mask(source_lengths, length)[:, None, None]
+        positions = torch.arange(length, device=source_ids.device).unsqueeze(0)
+        hidden = self._embed(self.source_embedding, source_ids, positions)
+        attention: Tensors = {}
+        for number, layer in enumerate(self.encoder):
+            hidden, attention[f"encoder-self-{number}"] = layer(hidden, positions, mask)
+        hidden = self.encoder_norm(hidden)
+        memory, state = {}, {}
+        for number, layer in enumerate(self._decoder_layers):
+            memory[f"cross_keys_{number}"], memory[f"cross_values_{number}"] = layer.cross.keys_and_values(hidden)
+            empty = hidden.new_zeros(1, 1, 1, 1).expand(batch, self.config.heads, self.config.max_positions, layer.head)
+            state[f"self_keys_{number}"], state[f"self_values_{number}"] = empty, empty
+        return Encoded(memory, state, attention)
+
+    def decode_step(
+        self, token_ids: Tensor, positions: Tensor, source_lengths: Tensor, memory: Tensors, state: Tensors
+    ) -> Step:
+        batch, hypotheses = token_ids.shape
+        rows = batch * hypotheses
+        per_row = positions.unsqueeze(1).expand(batch, hypotheses).reshape(rows, 1)
+        hidden = self._embed(self.target_embedding, token_ids.reshape(rows, 1), per_row)
+        places = torch.arange(self.config.max_positions, device=token_ids.device)
+        now = (places == per_row)[:, None, :, None]
+        past = (places <= per_row)[:, None, None]
+        mask = length_mask(source_lengths, memory["cross_keys_0"].shape[2])[:, None, None]
+        attention, after = {}, {}
+        for number, layer in enumerate(self._decoder_layers):
+            keys, values = layer.own_keys_and_values(hidden, per_row)
+            keys = torch.where(now, keys, state[f"self_keys_{number}"])
+            values = torch.where(now, values, state[f"self_values_{number}"])
+            after[f"self_keys_{number}"], after[f"self_values_{number}"] = keys, values
+            cross = (memory[f"cross_keys_{number}"], memory[f"cross_values_{number}"])
+            hidden, own, seen = layer(hidden, per_row, (keys, values), past, cross, mask, hypotheses)
+            attention[f"decoder-self-{number}"], attention[f"cross-{number}"] = own[:, :, 0], seen[:, :, 0]
+        return Step(self.output(self.decoder_norm(hidden))[:, 0], attention, after)
+
+    def forward(self, source_ids: Tensor, source_lengths: Tensor, target_inputs: Tensor) -> Decoded:
+        """Every position in parallel, each seeing those before it."""
+        memory, _, attention = self.encode(source_ids, source_lengths)
+        length = target_inputs.shape[1]
+        positions = torch.arange(length, device=target_inputs.device).unsqueeze(0)
+        hidden = self._embed(self.target_embedding, target_inputs, positions)
+        causal = torch.ones(length, length, dtype=torch.bool, device=target_inputs.device).tril()[None, None]
+        mask = length_mask(source_lengths, source_ids.shape[1])[:, None, None]
+        for number, layer in enumerate(self._decoder_layers):
+            own = layer.own_keys_and_values(hidden, positions)
+            cross = (memory[f"cross_keys_{number}"], memory[f"cross_values_{number}"])
+            hidden, attention[f"decoder-self-{number}"], attention[f"cross-{number}"] = layer(
+                hidden, positions, own, causal, cross, mask, 1
+            )
+        return Decoded(self.output(self.decoder_norm(hidden)), attention)
+
+    def _embed(self, embedding: nn.Embedding, ids: Tensor, positions: Tensor) -> Tensor:
+        embedded = embedding(ids) * self.config.size**0.5
+        if self.config.positions == "sinusoidal":
+            embedded = embedded + sinusoids(positions, self.config.size)
+        dropped: Tensor = self.dropout(embedded)
+        return dropped
+
+
+class MultiHead(nn.Module):
+    """softmax(Q K' / sqrt(d_head)) V for each head (section 3.2.2)."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.query = nn.Linear(config.size, config.size)
+        self.key = nn.Linear(config.size, config.size)
+        self.value = nn.Linear(config.size, config.size)
+        self.output = nn.Linear(config.size, config.size)
+        for projection in (self.query, self.key, self.value, self.output):
+            nn.init.xavier_uniform_(projection.weight)
+            nn.init.zeros_(projection.bias)
+
+    def keys_and_values(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, length, size) -> twice (batch, heads, length, head size)."""
+        return self.split(self.key(hidden)), self.split(self.value(hidden))
+
+    def split(self, tensor: Tensor) -> Tensor:
+        batch, length, size = tensor.shape
+        return tensor.reshape(batch, length, self.heads, size // self.heads).transpose(1, 2)
+
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """queries (batch, heads, length, head size) -> (batch, length, size), weights (batch, heads, length, keys)."""
+        scores = torch.matmul(queries, keys.transpose(-1, -2)) * queries.shape[-1] ** -0.5
+        weights = masked_softmax(scores, mask)
+        return self.output(torch.matmul(weights, values).transpose(1, 2).flatten(2)), weights
+
+
+class FeedForward(nn.Module):
+    """max(0, x W_1 + b_1) W_2 + b_2 (section 3.3)."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.inner = nn.Linear(config.size, config.feed_forward)
+        self.outer = nn.Linear(config.feed_forward, config.size)
+        for projection in (self.inner, self.outer):
+            nn.init.xavier_uniform_(projection.weight)
+            nn.init.zeros_(projection.bias)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        projected: Tensor = self.outer(self.dropout(torch.relu(self.inner(hidden))))
+        return projected
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention, then a feed-forward network, each with a residual and a norm before (pre) or behind (post)."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.rotary = config.positions == "rotary"
+        self.own = MultiHead(config)
+        self.feed_forward = FeedForward(config)
+        self.own_residual, self.feed_residual = (Residual(config) for _ in range(2))
+
+    def forward(self, hidden: Tensor, positions: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """hidden (batch, length, size), mask (batch, 1, 1, length) -> hidden, weights (batch, heads, length, …)."""
+        read = self.own_residual.before(hidden)
+        queries = self.own.split(self.own.query(read))
+        keys, values = self.own.keys_and_values(read)
+        if self.rotary:
+            queries, keys = rotated(queries, positions), rotated(keys, positions)
+        attended, weights = self.own.attend(queries, keys, values, mask)
+        hidden = self.own_residual.after(hidden, attended)
+        hidden = self.feed_residual.after(hidden, self.feed_forward(self.feed_residual.before(hidden)))
+        return hidden, weights
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention to the target so far, attention to the source, a feed-forward network."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.rotary = config.positions == "rotary"
+        self.head = config.size // config.heads
+        self.own = MultiHead(config)
+        self.cross = MultiHead(config)
+        self.feed_forward = FeedForward(config)
+        self.own_residual, self.cross_residual, self.feed_residual = (Residual(config) for _ in range(3))
+
+    def own_keys_and_values(self, hidden: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """What later positions read of these: (rows, length, size) -> twice (rows, heads, length, head size)."""
+        keys, values = self.own.keys_and_values(self.own_residual.before(hidden))
+        return (rotated(keys, positions), values) if self.rotary else (keys, values)
+
+    def forward(
+        self,
+        hidden: Tensor,
+        positions: Tensor,
+        own: tuple[Tensor, Tensor],
+        past: Tensor,
+        cross: tuple[Tensor, Tensor],
+        mask: Tensor,
+        hypotheses: int,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """hidden (rows, length, size); ``past`` and ``mask`` say which of ``own`` and ``cross`` are there.
+
+        ``cross`` and ``mask`` have one row a sentence: the queries of its ``hypotheses`` stand side by side. Returns
+        hidden, own weights (rows, heads, length, places), cross weights (rows, heads, length, source_length).
+        """
+        queries = self.own.split(self.own.query(self.own_residual.before(hidden)))
+        if self.rotary:
+            queries = rotated(queries, positions)
+        attended, own_weights = self.own.attend(queries, *own, past)
+        hidden = self.own_residual.after(hidden, attended)
+
+        read = self.cross_residual.before(hidden)
+        rows, length, size = read.shape
+        beside = read.reshape(rows // hypotheses, hypotheses * length, size)
+        attended, weights = self.cross.attend(self.cross.split(self.cross.query(beside)), *cross, mask)
+        hidden = self.cross_residual.after(hidden, attended.reshape(rows, length, size))
+        batch, heads, _, source_length = weights.shape
+        cross_weights = weights.reshape(batch, heads, hypotheses, length, source_length).transpose(1, 2).flatten(0, 1)
+
+        hidden = self.feed_residual.after(hidden, self.feed_forward(self.feed_residual.before(hidden)))
+        return hidden, own_weights, cross_weights
+
+
+class Residual(nn.Module):
+    """x + f(norm(x)) where pre-norm, norm(x + f(x)) where post-norm."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.pre = config.norm == "pre"
+        self.norm = nn.LayerNorm(config.size)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def before(self, hidden: Tensor) -> Tensor:
+        normed: Tensor = self.norm(hidden) if self.pre else hidden
+        return normed
+
+    def after(self, hidden: Tensor, output: Tensor) -> Tensor:
+        summed = hidden + self.dropout(output)
+        normed: Tensor = summed if self.pre else self.norm(summed)
+        return normed
+
+
+def sinusoids(positions: Tensor, size: int) -> Tensor:
+    """PE(pos, 2i) = sin(pos / 10000^(2i / size)), PE(pos, 2i + 1) = cos of the same: (…,) -> (…, size)."""
+    rates = 10_000.0 ** (-torch.arange(0, size, 2, device=positions.device, dtype=torch.float32) / size)
+    angles = positions.unsqueeze(-1).to(torch.float32) * rates
+    return torch.stack([torch.sin(angles), torch.cos(angles)], dim=-1).flatten(-2)[..., :size]
+
+
+def rotated(tensor: Tensor, positions: Tensor) -> Tensor:
+    """Rotate each pair of channels (2i, 2i + 1) by the position times 10000^(-2i / head size).
+
+    tensor (rows, heads, length, head size), positions (rows or 1, length). A dot product of two rotated vectors depends
+    on the distance of their positions alone.
+    """
+    size = tensor.shape[-1]
+    rates = 10_000.0 ** (-torch.arange(0, size, 2, device=tensor.device, dtype=torch.float32) / size)
+    angles = positions[:, None, :, None].to(torch.float32) * rates
+    cos, sin = torch.cos(angles).to(tensor.dtype), torch.sin(angles).to(tensor.dtype)
+    even, odd = tensor[..., 0::2], tensor[..., 1::2]
+    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2)
