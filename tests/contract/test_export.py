@@ -226,7 +226,10 @@ def test_the_manifest_is_the_models_own(exported: Export) -> None:
 
 @pytest.mark.parametrize(
     ("family", "memory", "state"),
-    [("recurrent", {"keys", "values"}, {"hidden_0"}), ("soft_feedback", {"keys", "values"}, {"hidden", "distribution"})],
+    [
+        ("recurrent", {"keys", "values"}, {"hidden_0"}),
+        ("soft_feedback", {"keys", "values"}, {"hidden", "distribution"}),
+    ],
 )
 def test_a_stepping_bundle_carries_the_models_memory_and_state(
     exported: Export, memory: set[str], state: set[str]
