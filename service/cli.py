@@ -8,9 +8,10 @@ import io
 import itertools
 import logging
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import grpc
 import typer
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 _PADDING = "∅"  # a one-shot model has a column for every place of its padding
 _LINES_PER_CALL = 64
+_SENTENCES_BEFORE = 16  # of a document: more than a model reads; the server takes the last ones
 _DEFAULTS = ServerSettings()
 
 
@@ -139,6 +141,12 @@ def translate(
     source: Annotated[str, typer.Option("--from", help="Source language code.")] = "",
     target: Annotated[str, typer.Option("--to", help="Target language code.")] = "",
     attention: Annotated[AttentionChoice | None, typer.Option(help="Show what the model looked at.")] = None,
+    maps: Annotated[
+        list[str] | None, typer.Option("--map", help="With --attention: show this map, by name; may be repeated.")
+    ] = None,
+    document: Annotated[
+        bool, typer.Option("--document", help="The texts are one document: give each with the ones before it.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print each reply as one line of protobuf JSON.")] = False,
     address: AddressOption = DEFAULT_ADDRESS,
     timeout: TimeoutOption = DEFAULT_TIMEOUT_SECONDS,
@@ -147,13 +155,18 @@ def translate(
 
     Examples: heed translate "9 May 2018" --attention word; cat dates.txt | heed translate -
     """
+    before = deque[str](maxlen=_SENTENCES_BEFORE) if document else None
+    if maps and attention is None:
+        raise CommandError("--map: needs --attention beside it")
     view = None if attention is None else _VIEWS[attention]
     from_stdin = texts == ["-"]
     failed = False
     with Client(address, timeout) as client:
         for chunk in _chunks(_lines() if from_stdin else texts):
             sent = [text for text in chunk if _is_utf8(text) and (text.strip() or not from_stdin)]
-            replies = iter(_translate_chunk(client, sent, model, source, target, view) if sent else ())
+            contexts = [] if before is None else _contexts_of(sent, before)
+            options = _Options(model, source, target, view, maps or ())
+            replies = iter(_translate_chunk(client, sent, contexts, options) if sent else ())
             for text in chunk:
                 if from_stdin and not text.strip():
                     print("{}" if json else "", flush=True)  # noqa: T201 - a line in is a line out
@@ -211,16 +224,35 @@ def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
         yield chunk
 
 
+class _Options(NamedTuple):
+    """What every call of one command shares."""
+
+    model: str
+    source: str
+    target: str
+    view: attention_pb2.AttentionView | None
+    maps: Sequence[str]
+
+
+def _contexts_of(texts: Sequence[str], before: deque[str]) -> list[list[str]]:
+    """The texts before each of ``texts``, which come behind ``before`` and are added to it."""
+    contexts = []
+    for text in texts:
+        contexts.append(list(before))
+        before.append(text)
+    return contexts
+
+
 def _translate_chunk(
     client: Client,
     texts: Sequence[str],
-    model: str,
-    source: str,
-    target: str,
-    view: attention_pb2.AttentionView | None,
+    contexts: Sequence[Sequence[str]],
+    options: _Options,
 ) -> Iterator[translation_service_pb2.TranslateResponse]:
     """A reply for each text, so that every line of JSON names the model that answered."""
-    reply = client.translate(texts, model, source, target, view)
+    reply = client.translate(
+        texts, options.model, options.source, options.target, options.view, contexts=contexts, maps=options.maps
+    )
     for translation in reply.translations:
         yield translation_service_pb2.TranslateResponse(
             translations=[translation], model=reply.model, version=reply.version
@@ -252,12 +284,24 @@ def _draw(translation: translation_pb2.Translation) -> None:
         return
     for matrix in best.attention.matrices:
         rows = _labels(matrix, best.tokens, best.words)
-        columns = _labels(matrix, translation.source_tokens, translation.source_words)
+        columns = _columns(matrix, translation)
         heads = matrix.heads or ["mean"]
         for head, weights in zip(heads, unpack(matrix), strict=True):
             console.print(f"\n{matrix.map}, layer {matrix.layer}, head {head} ({matrix.score_function})", style="dim")
             for line in draw(rows, columns, weights, console.width):
                 console.print(line, markup=False, soft_wrap=True)
+
+
+def _columns(matrix: attention_pb2.AttentionMatrix, translation: translation_pb2.Translation) -> list[str]:
+    if matrix.kind != attention_pb2.ATTENTION_KIND_CONTEXT:
+        return _labels(matrix, translation.source_tokens, translation.source_words)
+    if matrix.unit == attention_pb2.ATTENTION_UNIT_SENTENCE:
+        return [sentence.text for sentence in translation.context_sentences]
+    return [
+        label
+        for sentence in translation.context_sentences
+        for label in _labels(matrix, sentence.tokens, sentence.words)
+    ]
 
 
 def _labels(

@@ -65,16 +65,24 @@ class Client:
         source_language: str = "",
         target_language: str = "",
         attention: attention_pb2.AttentionView | None = None,
+        contexts: Sequence[Sequence[str]] = (),
+        maps: Sequence[str] = (),
     ) -> translation_service_pb2.TranslateResponse:
-        """Translate texts; look at each translation's ``status``, for one may fail and the others not."""
+        """Translate texts; look at each translation's ``status``, for one may fail and the others not.
+
+        ``contexts``, for a model of documents: the sentences before each text, one sequence for each. ``maps``: the
+        attention maps to return, by name; none takes those of the view.
+        """
         request = translation_service_pb2.TranslateRequest(
             model=model,
             source_language_code=source_language,
             target_language_code=target_language,
             contents=texts,
+            contexts=[translation_service_pb2.DocumentContext(source_sentences=before) for before in contexts],
         )
         if attention is not None:
             request.attention.view = attention
+            request.attention.maps.extend(maps)
         reply: translation_service_pb2.TranslateResponse = self._stub.Translate(request, timeout=self._timeout)
         return reply
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -93,12 +93,29 @@ class TranslatedHypothesis:
 
 
 @dataclass(frozen=True)
+class Source:
+    """A text to translate, and the sentences before it that the model reads."""
+
+    text: TokenizedText
+    context: tuple[TokenizedText, ...] = ()
+
+
+@dataclass(frozen=True)
+class ContextSentence:
+    """A sentence before the text; its words count its own tokens."""
+
+    source: TokenizedText
+    words: tuple[Word, ...]
+
+
+@dataclass(frozen=True)
 class Translated:
-    """One text's outcome. ``source_words`` is empty without attention."""
+    """One text's outcome. ``source_words`` and ``context`` are empty without attention."""
 
     source: TokenizedText
     source_words: tuple[Word, ...]
     hypotheses: tuple[TranslatedHypothesis, ...]
+    context: tuple[ContextSentence, ...] = ()
 
 
 def select_maps(manifest: Manifest, emitted: frozenset[str], request: AttentionRequest | None) -> tuple[MapChoice, ...]:
@@ -158,7 +175,7 @@ def check_size(
     manifest: Manifest,
     request: AttentionRequest | None,
     maps: Sequence[MapChoice],
-    sources: Sequence[TokenizedText],
+    sources: Sequence[Source],
     answers: Sequence[SentenceResult | HeedError],
 ) -> None:
     """Refuse matrices that no reply can hold before any is made. Counts tokens: a matrix of words is no larger."""
@@ -180,30 +197,57 @@ def check_size(
         )
 
 
-def _shape(
-    manifest: Manifest, entry: AttentionMapEntry, source: TokenizedText, hypothesis: Hypothesis
-) -> tuple[int, int]:
+def _shape(manifest: Manifest, entry: AttentionMapEntry, source: Source, hypothesis: Hypothesis) -> tuple[int, int]:
     """Rows and columns of a map, in tokens."""
-    target, read = len(hypothesis.target_ids), manifest.one_shot_length or len(source.tokens)
-    return {"cross": (target, read), "encoder_self": (read, read), "decoder_self": (target, target)}[entry.kind]
+    target, read = len(hypothesis.target_ids), manifest.one_shot_length or len(source.text.tokens)
+    return {
+        "cross": (target, read),
+        "encoder_self": (read, read),
+        "decoder_self": (target, target),
+        "context": (target, sum(len(sentence.tokens) for sentence in source.context)),
+        "context_sentence": (target, len(source.context)),
+    }[entry.kind]
 
 
 def present(
     bundle: Bundle,
     request: AttentionRequest | None,
     maps: Sequence[MapChoice],
-    source: TokenizedText,
+    source: Source,
     result: SentenceResult,
 ) -> Translated:
     """Detokenise every hypothesis and view its attention; ``maps`` are what ``select_maps`` chose."""
     if request is None:
-        return Translated(source, (), tuple(_plain(bundle, hypothesis) for hypothesis in result.hypotheses))
-    source = source.padded(bundle.manifest.one_shot_length or 0)  # attention to padding is attention too
-    source_words = words_of(source.text, source.tokens)
+        return Translated(source.text, (), tuple(_plain(bundle, hypothesis) for hypothesis in result.hypotheses))
+    text = source.text.padded(bundle.manifest.one_shot_length or 0)  # attention to padding is attention too
+    source_words = words_of(text.text, text.tokens)
+    context = tuple(ContextSentence(sentence, words_of(sentence.text, sentence.tokens)) for sentence in source.context)
     hypotheses = tuple(
-        _with_attention(bundle, request, maps, source, source_words, hypothesis) for hypothesis in result.hypotheses
+        _with_attention(bundle, request, maps, _Read(text, source_words, _words_of_all(context)), hypothesis)
+        for hypothesis in result.hypotheses
     )
-    return Translated(source, source_words, hypotheses)
+    return Translated(text, source_words, hypotheses, context)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What a hypothesis may have looked at; ``context_words`` count the tokens of all the context's sentences."""
+
+    source: TokenizedText
+    source_words: tuple[Word, ...]
+    context_words: tuple[Word, ...]
+
+
+def _words_of_all(context: Sequence[ContextSentence]) -> tuple[Word, ...]:
+    words: list[Word] = []
+    before = 0
+    for sentence in context:
+        words += [
+            replace(word, begin_token=word.begin_token + before, end_token=word.end_token + before)
+            for word in sentence.words
+        ]
+        before += len(sentence.source.tokens)
+    return tuple(words)
 
 
 def _plain(bundle: Bundle, hypothesis: Hypothesis) -> TranslatedHypothesis:
@@ -219,19 +263,19 @@ def _plain(bundle: Bundle, hypothesis: Hypothesis) -> TranslatedHypothesis:
 
 
 def _has_words(entry: AttentionMapEntry) -> bool:
-    """A block is of no word; the columns of a target over itself begin with `<s>` and lack what was written last."""
-    return entry.tokens_per_unit == 1 and entry.kind != "decoder_self"
+    """A block is of no word, nor is a sentence; the columns of a target over itself begin with `<s>` and lack what was
+    written last."""
+    return entry.tokens_per_unit == 1 and entry.kind not in ("decoder_self", "context_sentence")
 
 
 def _with_attention(
     bundle: Bundle,
     request: AttentionRequest,
     maps: Sequence[MapChoice],
-    source: TokenizedText,
-    source_words: tuple[Word, ...],
+    read: _Read,
     hypothesis: Hypothesis,
 ) -> TranslatedHypothesis:
-    plain = _plain(bundle, hypothesis)
+    plain, source_words = _plain(bundle, hypothesis), read.source_words
     words = words_of(plain.text, plain.tokens)
     alignment = bundle.manifest.alignment
     if alignment is None:
@@ -249,14 +293,15 @@ def _with_attention(
         of_words = request.view is View.WORD and _has_words(choice.entry)
         if of_words:
             rows = source_words if choice.entry.kind == "encoder_self" else words
-            chosen = np.stack([word_matrix(head, rows, source_words) for head in chosen])
+            columns = read.context_words if choice.entry.kind == "context" else source_words
+            chosen = np.stack([word_matrix(head, rows, columns) for head in chosen])
         matrices.append(MatrixView(choice.entry, heads, of_words, chosen))
     attention = AttentionView(
         links=found,
         alignment=alignment,
         matrices=tuple(matrices),
         measures=measure(
-            weights, hypothesis.log_probabilities, (source.tokens, source_words), (plain.tokens, words), found
+            weights, hypothesis.log_probabilities, (read.source.tokens, source_words), (plain.tokens, words), found
         ),
     )
     return TranslatedHypothesis(

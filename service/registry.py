@@ -100,9 +100,8 @@ class ModelRegistry:
     def _load(self, bundle: Bundle) -> ServedModel:
         """Open the graphs, start the engine, translate the golden sentences. Raises BundleError, EngineError."""
         manifest = bundle.manifest
-        if manifest.capabilities.document_context:
-            raise BundleError(f"{bundle.label} wants the sentences before; this Heed gives it none: update Heed")
-        cost = manifest.limits.max_source_tokens + manifest.limits.max_target_tokens
+        limits = manifest.limits
+        cost = limits.max_source_tokens * (1 + manifest.context_sentences) + limits.max_target_tokens
         if cost > self._engine_settings.queue_tokens:
             raise BundleError(
                 f"{bundle.label} may need {cost} tokens for one sentence, queue_tokens is "
@@ -209,6 +208,7 @@ def _check_golden_sentences(bundle: Bundle, model: OnnxModel | OneShotOnnxModel,
                 tuple(bundle.source_tokenizer.encode_ids(golden.source)),
                 manifest.limits.max_target_tokens,
                 attention="full",
+                context_ids=tuple(tuple(bundle.source_tokenizer.encode_ids(text)) for text in golden.context),
             )
             for golden in manifest.golden_sentences
         ]

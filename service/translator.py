@@ -25,7 +25,16 @@ from service.errors import (
     UnsupportedError,
 )
 from service.metrics import Metrics
-from service.presenter import AttentionRequest, MapChoice, Translated, check_size, present, select_maps, wanted_variant
+from service.presenter import (
+    AttentionRequest,
+    MapChoice,
+    Source,
+    Translated,
+    check_size,
+    present,
+    select_maps,
+    wanted_variant,
+)
 from service.registry import ModelRegistry, ServedModel
 
 _log = logging.getLogger(__name__)
@@ -42,7 +51,7 @@ class TranslateRequest:
     version: int | None = None
     source_language: str = ""
     target_language: str = ""
-    contexts: int = 0
+    contexts: tuple[tuple[str, ...], ...] = ()  # the sentences before each text
     max_output_tokens: int | None = None
     attention: AttentionRequest | None = None
     deadline: float | None = None
@@ -86,20 +95,20 @@ class Translator:
         self._check(request, model)
         maps = select_maps(model.bundle.manifest, model.engine.attention_maps, request.attention)
         self._refuse_if_full(request, model)
-        outcomes: list[Translated | HeedError | TokenizedText] = await self._tokenize(request, model)
-        sources = [outcome for outcome in outcomes if isinstance(outcome, TokenizedText)]
+        outcomes: list[Translated | HeedError | Source] = await self._tokenize(request, model)
+        sources = [outcome for outcome in outcomes if isinstance(outcome, Source)]
         answers = await self._run(request, model, maps, sources)
         check_size(model.bundle.manifest, request.attention, maps, sources, answers)
         results = iter(answers)
         turn = _Turn()
         for place, outcome in enumerate(outcomes):
-            if isinstance(outcome, TokenizedText):
+            if isinstance(outcome, Source):
                 result = next(results)
                 outcomes[place] = (
                     result if isinstance(result, HeedError) else self._present(request, model, maps, outcome, result)
                 )
                 await turn.over()
-        finished = tuple(outcome for outcome in outcomes if not isinstance(outcome, TokenizedText))
+        finished = tuple(outcome for outcome in outcomes if not isinstance(outcome, Source))
         for outcome in finished:
             if isinstance(outcome, HeedError):
                 self._metrics.failures.labels(outcome.reason).inc()
@@ -113,8 +122,10 @@ class Translator:
             raise UnsupportedError(
                 "NO_DOCUMENT_CONTEXT", f"{model.name} translates sentences by themselves: leave contexts empty"
             )
-        if request.contexts not in (0, count):
-            raise InvalidFieldError("contexts", f"{request.contexts} contexts for {count} texts; send none or as many")
+        if len(request.contexts) not in (0, count):
+            raise InvalidFieldError(
+                "contexts", f"{len(request.contexts)} contexts for {count} texts; send none or as many"
+            )
         limit = model.bundle.manifest.limits.max_target_tokens
         asked = request.max_output_tokens
         if asked is not None and not 1 <= asked <= limit:
@@ -131,17 +142,32 @@ class Translator:
         if load.held_tokens and load.held_tokens + wanted > load.limit_tokens:
             raise self._overloaded(QueueFullError(wanted, load.held_tokens, load.limit_tokens))
 
-    async def _tokenize(
-        self, request: TranslateRequest, model: ServedModel
-    ) -> list[Translated | HeedError | TokenizedText]:
-        outcomes: list[Translated | HeedError | TokenizedText] = []
+    async def _tokenize(self, request: TranslateRequest, model: ServedModel) -> list[Translated | HeedError | Source]:
+        outcomes: list[Translated | HeedError | Source] = []
         seconds = self._metrics.phase_seconds.labels("tokenize")
         turn = _Turn()
         for place, text in enumerate(request.texts):
             with seconds.time():
-                outcomes.append(self._tokenize_one(f"contents[{place}]", text, model))
+                outcomes.append(self._tokenize_in_context(request, place, text, model))
             await turn.over()
         return outcomes
+
+    def _tokenize_in_context(
+        self, request: TranslateRequest, place: int, text: str, model: ServedModel
+    ) -> Source | InvalidFieldError:
+        """A text and the last of the sentences before it, as many as the model reads."""
+        source = self._tokenize_one(f"contents[{place}]", text, model)
+        if isinstance(source, InvalidFieldError) or not request.contexts:
+            return source if isinstance(source, InvalidFieldError) else Source(source)
+        before = request.contexts[place]
+        context = []
+        for number in range(max(0, len(before) - model.bundle.manifest.context_sentences), len(before)):
+            field = f"contexts[{place}].source_sentences[{number}]"
+            sentence = self._tokenize_one(field, before[number], model)
+            if isinstance(sentence, InvalidFieldError):
+                return sentence
+            context.append(sentence)
+        return Source(source, tuple(context))
 
     def _tokenize_one(self, field: str, text: str, model: ServedModel) -> TokenizedText | InvalidFieldError:
         """A wrong text is an outcome of its own, not an end of the request."""
@@ -164,12 +190,21 @@ class Translator:
         request: TranslateRequest,
         model: ServedModel,
         maps: Sequence[MapChoice],
-        sources: Sequence[TokenizedText],
+        sources: Sequence[Source],
     ) -> list[SentenceResult | HeedError]:
         if not sources:
             return []
         limit, wish = _output_limit(request, model), wanted_variant(model.bundle.manifest, request.attention, maps)
-        requests = [SentenceRequest(tuple(source.ids), limit, wish, request.deadline) for source in sources]
+        requests = [
+            SentenceRequest(
+                tuple(source.text.ids),
+                limit,
+                wish,
+                request.deadline,
+                tuple(tuple(sentence.ids) for sentence in source.context),
+            )
+            for source in sources
+        ]
         try:
             futures = model.engine.submit(requests)
         except QueueFullError as error:
@@ -213,7 +248,7 @@ class Translator:
         request: TranslateRequest,
         model: ServedModel,
         maps: Sequence[MapChoice],
-        source: TokenizedText,
+        source: Source,
         result: SentenceResult,
     ) -> Translated:
         labels = (model.name, str(model.version))

@@ -8,6 +8,7 @@ In ``tests/families``:
 
 - ``transformer/1``  words in, words out; encoder-self, decoder-self and cross maps of two layers
 - ``bottleneck/1``  words in, words out, without attention: a memory of one vector, and no maps
+- ``stories/1``  words in, words out; reads up to three sentences before each by hierarchical attention
 
 Random weights make a model that is wrong but exact: it answers the same on every machine, ends some sentences early
 and some never, and attends somewhere. Weights are larger than at the start of a training, so that no two tokens come
@@ -19,6 +20,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -34,6 +36,7 @@ BUNDLES = Path(__file__).parent / "bundles"
 FAMILIES = Path(__file__).parent / "families"
 _LETTERS = "abcdefghij ABC.,'0123456789äé\u0301👍🏽年月日"
 _MODEL = RecurrentConfig(embedding_size=8, encoder_size=6, decoder_size=12, attention_size=8)
+_STORIES = _MODEL.model_copy(update={"context_sentences": 3})
 _BOTTLENECK = _MODEL.model_copy(update={"attention": "none"})
 _TRANSFORMER = TransformerConfig(
     size=16, heads=2, feed_forward=24, encoder_layers=2, decoder_layers=2, max_positions=24, dropout=0.0
@@ -53,14 +56,17 @@ def tiny_model(
     return model
 
 
-def tiny_config(name: str, version: int, kind: str, golden: list[str], model: ModelConfig = _MODEL) -> Config:
+def tiny_config(
+    name: str, version: int, kind: str, golden: Sequence[str | list[str]], model: ModelConfig = _MODEL
+) -> Config:
+    task = "dates-in-context" if getattr(model, "context_sentences", 0) else "reverse"
     return Config.model_validate(
         {
             "name": name,
             "version": version,
             "run_directory": "unused",
             "languages": {"source": [f"x-{name}"], "target": [f"x-{name}-out"]},
-            "corpus": {"task": "reverse", "training_pairs": 1, "validation_pairs": 1, "test_pairs": 1},
+            "corpus": {"task": task, "training_pairs": 1, "validation_pairs": 1, "test_pairs": 1},
             "tokenizers": {"source": {"kind": kind}, "target": {"kind": kind}},
             "model": model.model_dump(),
             "training": {"updates": 1},
@@ -80,7 +86,7 @@ def make(
     version: int,
     kind: str,
     text: str,
-    golden: list[str],
+    golden: Sequence[str | list[str]],
     seed: int,
     config: ModelConfig = _MODEL,
     scale: float = _SCALE,
@@ -111,6 +117,8 @@ def main() -> None:
     # A layer norm undoes a scale within; what is left to scale is enough.
     make(FAMILIES, "transformer", 1, "word", numbers, ["1 2 3", "7"], seed=29, config=_TRANSFORMER, scale=1.6)
     make(FAMILIES, "bottleneck", 1, "word", numbers, ["1 2 3", "7"], seed=22, config=_BOTTLENECK)
+    told: list[str | list[str]] = ["1 2 3", ["4 5", "6"], ["1", "2 3", "4", "5 6"]]
+    make(FAMILIES, "stories", 1, "word", numbers, told, seed=41, config=_STORIES)
     (BUNDLES / "repository.json").write_text(json.dumps({"default_model": "letters"}) + "\n", encoding="utf-8")
 
 

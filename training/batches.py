@@ -7,6 +7,7 @@ where it stopped.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,8 @@ import torch
 from torch import Tensor
 
 from service.bundle.tokenizer import BOS_ID, PAD_ID
-from training.corpus import ParallelArrays, TokenArrays
+from training.corpus import ContextArrays, ParallelArrays, TokenArrays
+from training.models.interface import Context
 
 _POOL = 20_000  # sentences sorted by length together: enough for even batches, few enough to stay random
 
@@ -24,13 +26,15 @@ _POOL = 20_000  # sentences sorted by length together: enough for even batches, 
 class Batch:
     """Padded sentence pairs, each side ending in `</s>`.
 
-    ``source_ids`` (batch, source_length) and ``target_ids`` (batch, target_length) int64; lengths (batch,) int32.
+    ``source_ids`` (batch, source_length) and ``target_ids`` (batch, target_length) int64; lengths (batch,) int32;
+    ``context`` for a task of documents.
     """
 
     source_ids: Tensor
     source_lengths: Tensor
     target_ids: Tensor
     target_lengths: Tensor
+    context: Context | None = None
 
     @property
     def target_inputs(self) -> Tensor:
@@ -86,13 +90,25 @@ def make_batch(corpus: ParallelArrays, sentences: npt.NDArray[np.int64]) -> Batc
     """Gather and pad the sentences of one batch."""
     source_ids, source_lengths = _pad(corpus.source, sentences)
     target_ids, target_lengths = _pad(corpus.target, sentences)
-    return Batch(source_ids, source_lengths, target_ids, target_lengths)
+    context = None if corpus.context is None else _pad_context(corpus.context, sentences)
+    return Batch(source_ids, source_lengths, target_ids, target_lengths, context)
+
+
+def _pad_context(context: ContextArrays, sentences: npt.NDArray[np.int64]) -> Context:
+    nothing = np.empty(0, dtype=np.int32)
+    rows = [(context[int(i)] + [nothing] * context.most)[: context.most] for i in sentences]
+    ids, lengths = _pad_rows([sentence for row in rows for sentence in row])
+    shape = (len(sentences), context.most)
+    return Context(ids.reshape(*shape, -1), lengths.reshape(shape))
 
 
 def _pad(side: TokenArrays, sentences: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    rows = [side[int(i)] for i in sentences]
+    return _pad_rows([side[int(i)] for i in sentences])
+
+
+def _pad_rows(rows: Sequence[npt.NDArray[np.int32]]) -> tuple[Tensor, Tensor]:
     lengths = np.array([len(row) for row in rows], dtype=np.int32)
-    padded = np.full((len(rows), int(lengths.max())), PAD_ID, dtype=np.int64)
+    padded = np.full((len(rows), max(1, int(lengths.max()))), PAD_ID, dtype=np.int64)
     for padded_row, row in zip(padded, rows, strict=True):
         padded_row[: len(row)] = row
     return torch.from_numpy(padded), torch.from_numpy(lengths)

@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
+from training.config import ModelConfig
 from training.errors import CheckpointError
 from training.files import write_atomically
+
+_MODEL_CONFIG: TypeAdapter[ModelConfig] = TypeAdapter(ModelConfig)
 
 
 @dataclass(frozen=True)
@@ -49,13 +53,21 @@ class Checkpoint:
             raise CheckpointError(f"no checkpoint {path}: run `heed-train train CONFIG` first") from error
         except Exception as error:  # torch and pickle raise a dozen kinds for damaged bytes
             raise CheckpointError(f"{path} is damaged: delete it, or restore it from a copy") from error
-        if different := _differences(checkpoint.model_config, model_config):
+        if different := _differences(_with_defaults(checkpoint.model_config), model_config):
             raise CheckpointError(f"{path} is of another model ({'; '.join(different)}): use another run_directory")
         if different := _differences(checkpoint.data_sha256, data_sha256):
             raise CheckpointError(
                 f"{path} was trained on other data ({len(different)} files differ): use another run_directory"
             )
         return checkpoint
+
+
+def _with_defaults(model_config: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint of an older Heed lacks the keys that came later, whose defaults are what it did."""
+    try:
+        return _MODEL_CONFIG.validate_python(model_config).model_dump()
+    except ValidationError:
+        return model_config
 
 
 def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:

@@ -57,9 +57,10 @@ def export(
     Example: heed-train export training/configs/dates.yaml
     """
     settings = load_config(config)
+    from training.corpus import Corpus
     from training.export import export_bundle
 
-    bundle = export_bundle(settings, output, _say)
+    bundle = export_bundle(settings, Corpus(settings.run_directory / "data"), output, _say)
     _say(f"wrote {bundle}")
 
 

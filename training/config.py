@@ -105,6 +105,7 @@ class RecurrentConfig(_Section):
     attention_window: Positive = 2  # D of local attention
     max_positions: Positive = 128  # of the source for location, of the target for attention over attention
     input_feeding: bool = False
+    context_sentences: Annotated[int, Field(ge=0)] = 0  # read before each sentence, by hierarchical attention of score
     dropout: Probability = 0.0
 
 
@@ -189,7 +190,7 @@ class ExportConfig(_Section):
     license: str
     attribution: list[str] = []
     limits: LimitsConfig
-    golden_sentences: list[str] = Field(min_length=1)
+    golden_sentences: list[str | Annotated[list[str], Field(min_length=1)]] = Field(min_length=1)  # list: a document
 
 
 class Config(_Section):
@@ -204,6 +205,37 @@ class Config(_Section):
     model: ModelConfig
     training: TrainingConfig
     export: ExportConfig
+
+    @model_validator(mode="after")
+    def _check_context(self) -> Config:
+        wanted = self.model.context_sentences if isinstance(self.model, RecurrentConfig) else 0
+        given = TASKS[self.corpus.task].context_sentences
+        if wanted not in (0, given):
+            raise ValueError(
+                f"model.context_sentences is {wanted}, and the task {self.corpus.task} has {given} before each "
+                f"sentence: set it to {' or '.join(map(str, sorted({0, given})))}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_positions(self) -> Config:
+        """A place beyond ``max_positions`` would be passed over without a word."""
+        model, limits = self.model, self.export.limits
+        needed = 0
+        if isinstance(model, TransformerConfig):
+            needed = limits.max_target_tokens
+        elif isinstance(model, RecurrentConfig):
+            made_of_scores = model.attention in ("hard", "local_m", "local_p", "attention_over_attention")
+            if model.attention == "attention_over_attention":
+                needed = limits.max_target_tokens
+            if model.attention == "location" or (made_of_scores and model.score == "location"):
+                needed = max(needed, limits.max_source_tokens)
+        if needed and isinstance(model, (RecurrentConfig, TransformerConfig)) and model.max_positions < needed:
+            raise ValueError(
+                f"model.max_positions is {model.max_positions}, and export.limits allows {needed} tokens: raise the "
+                "one or lower the other"
+            )
+        return self
 
 
 def load_config(path: Path) -> Config:

@@ -5,6 +5,7 @@
     {training,validation,test}.tsv           source TAB target TAB annotation, UTF-8
     {source,target}.spm                      SentencePiece models
     {training,validation}.{source,target}.{ids,offsets}.npy
+    {training,validation}.context.{ids,offsets,sentences}.npy    for a task of documents
     done.json                                written last: the config it was made from, sha256 of every file
 """
 
@@ -14,13 +15,14 @@ import hashlib
 import itertools
 import json
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ValidationError
 
 from service.bundle.errors import BundleError
 from service.bundle.tokenizer import Tokenizer
@@ -53,11 +55,27 @@ class TokenArrays:
 
 
 @dataclass(frozen=True)
+class ContextArrays:
+    """The sentences before each source, at most ``most`` a pair.
+
+    Those of pair i are ``sentences[counts[i]]`` to ``sentences[counts[i + 1] - 1]``.
+    """
+
+    sentences: TokenArrays
+    counts: npt.NDArray[np.int64]
+    most: int
+
+    def __getitem__(self, index: int) -> list[npt.NDArray[np.int32]]:
+        return [self.sentences[place] for place in range(self.counts[index], self.counts[index + 1])]
+
+
+@dataclass(frozen=True)
 class ParallelArrays:
-    """Sentence pairs, each side ending in `</s>`."""
+    """Sentence pairs, each side ending in `</s>`; ``context`` for a task of documents."""
 
     source: TokenArrays
     target: TokenArrays
+    context: ContextArrays | None = None
 
     def __len__(self) -> int:
         return len(self.source)
@@ -79,7 +97,7 @@ class Corpus:
 
     def check(self, config: Config) -> None:
         """Raises CorpusError when the corpus was prepared from other settings."""
-        if self._done["prepared_from"] != _prepared_from(config):
+        if not _same_settings(self._done["prepared_from"], config):
             raise CorpusError(f"{self.directory} was prepared from another corpus or tokenizer setting: prepare again")
 
     @property
@@ -99,22 +117,30 @@ class Corpus:
 
     def arrays(self, part: str) -> ParallelArrays:
         """The token ids of "training" or "validation"."""
-        source, target = (
-            TokenArrays(*(np.load(self.directory / f"{part}.{side}.{kind}.npy", mmap_mode="r") for kind in _KINDS))
-            for side in SIDES
-        )
+
+        def load(name: str) -> npt.NDArray[Any]:
+            array: npt.NDArray[Any] = np.load(self.directory / f"{part}.{name}.npy", mmap_mode="r")
+            return array
+
+        source, target = (TokenArrays(load(f"{side}.ids"), load(f"{side}.offsets")) for side in SIDES)
         if not len(source) or len(source) != len(target):
             raise CorpusError(f"{part}: {len(source)} source and {len(target)} target sentences; need as many of each")
-        return ParallelArrays(source, target)
+        most = TASKS[self._done["prepared_from"]["corpus"]["task"]].context_sentences
+        if not most:
+            return ParallelArrays(source, target)
+        sentences = TokenArrays(load("context.ids"), load("context.offsets"))
+        return ParallelArrays(source, target, ContextArrays(sentences, load("context.sentences"), most))
 
     def examples(self, part: str) -> Iterator[Example]:
         """The text of "training", "validation" or "test"."""
         with (self.directory / f"{part}.tsv").open(encoding="utf-8", newline="\n") as lines:
             for line in lines:
-                yield Example(*line.rstrip("\n").split("\t"))
+                yield _read_line(line)
 
 
-_KINDS = ("ids", "offsets")
+def _read_line(line: str) -> Example:
+    source, target, annotation, *context = line.rstrip("\n").split("\t")
+    return Example(source, target, annotation, tuple(context))
 
 
 def prepare(config: Config, progress: Progress) -> Corpus:
@@ -126,7 +152,7 @@ def prepare(config: Config, progress: Progress) -> Corpus:
         raise CorpusError(f"cannot make the folder {directory}: {error.strerror}") from error
     marker = directory / "done.json"
     done = _read_marker(marker)
-    if done is not None and done["prepared_from"] == _prepared_from(config):
+    if done is not None and _same_settings(done["prepared_from"], config):
         progress(f"{directory} is already prepared")
         return Corpus(directory)
     marker.unlink(missing_ok=True)
@@ -136,6 +162,8 @@ def prepare(config: Config, progress: Progress) -> Corpus:
         progress(f"{side} tokenizer: {settings.kind}, {tokenizer.vocabulary_size} pieces")
         for part in ("training", "validation"):
             _write_arrays(tokenizer, directory, part, side)
+            if side == "source" and TASKS[config.corpus.task].context_sentences:
+                _write_context(tokenizer, directory, part)
     hashes = {path.name: _sha256(path) for path in sorted(directory.iterdir())}
     write_atomically(marker, json.dumps({"prepared_from": _prepared_from(config), "sha256": hashes}, indent=1).encode())
     return Corpus(directory)
@@ -153,6 +181,15 @@ def _read_marker(marker: Path) -> dict[str, Any] | None:
 
 def _prepared_from(config: Config) -> dict[str, object]:
     return {"corpus": config.corpus.model_dump(), "tokenizers": config.tokenizers.model_dump()}
+
+
+def _same_settings(prepared_from: dict[str, Any], config: Config) -> bool:
+    """What an older Heed prepared lacks the keys that came later, whose defaults are what it did."""
+    try:
+        corpus = CorpusConfig.model_validate(prepared_from["corpus"]).model_dump()
+    except (KeyError, ValidationError):
+        return False
+    return {**prepared_from, "corpus": corpus} == _prepared_from(config)
 
 
 def _write_texts(config: Config, directory: Path, progress: Progress) -> None:
@@ -188,7 +225,7 @@ def _write_tsv(path: Path, examples: Iterable[Example]) -> None:
     """Raises CorpusError for a text that cannot stand in a line of such a file."""
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for example in examples:
-            columns = (example.source, example.target, example.annotation)
+            columns = (example.source, example.target, example.annotation, *example.context)
             if any(character in column for column in columns for character in "\t\r\n"):
                 raise CorpusError(f"{path.name}: a tab or a line break in {example}")
             file.write("\t".join(columns) + "\n")
@@ -198,10 +235,25 @@ def _write_arrays(tokenizer: Tokenizer, directory: Path, part: str, side: str) -
     column = SIDES.index(side)
     with (directory / f"{part}.tsv").open(encoding="utf-8", newline="\n") as lines:
         sentences = [tokenizer.encode_ids(line.rstrip("\n").split("\t")[column]) for line in lines]
-    offsets = np.cumsum([0, *(len(sentence) for sentence in sentences)], dtype=np.int64)
+    _save_sentences(directory / f"{part}.{side}", sentences)
+
+
+def _write_context(tokenizer: Tokenizer, directory: Path, part: str) -> None:
+    with (directory / f"{part}.tsv").open(encoding="utf-8", newline="\n") as lines:
+        contexts = [[tokenizer.encode_ids(sentence) for sentence in _read_line(line).context] for line in lines]
+    _save_sentences(directory / f"{part}.context", list(itertools.chain.from_iterable(contexts)))
+    np.save(directory / f"{part}.context.sentences.npy", _offsets(contexts))
+
+
+def _save_sentences(stem: Path, sentences: Sequence[Sequence[int]]) -> None:
+    offsets = _offsets(sentences)
     ids = np.fromiter(itertools.chain.from_iterable(sentences), dtype=np.int32, count=int(offsets[-1]))
-    np.save(directory / f"{part}.{side}.ids.npy", ids)
-    np.save(directory / f"{part}.{side}.offsets.npy", offsets)
+    np.save(stem.with_name(f"{stem.name}.ids.npy"), ids)
+    np.save(stem.with_name(f"{stem.name}.offsets.npy"), offsets)
+
+
+def _offsets(rows: Sequence[Sequence[object]]) -> npt.NDArray[np.int64]:
+    return np.cumsum([0, *(len(row) for row in rows)], dtype=np.int64)
 
 
 def _sha256(path: Path) -> str:

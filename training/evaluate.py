@@ -13,7 +13,7 @@ from rich.table import Table
 from service.attention.views import aligned
 from service.bundle.errors import BundleError
 from service.bundle.repository import Bundle, Repository
-from service.bundle.tokenizer import EOS_ID, PAD_ID
+from service.bundle.tokenizer import EOS_ID, PAD_ID, TokenizedText
 from service.engine.engine import Engine, EngineSettings
 from service.engine.onnx_model import open_model
 from service.engine.sentence import Hypothesis, SentenceRequest
@@ -28,12 +28,15 @@ _CLEAR = 0.9
 @dataclass(frozen=True)
 class Scores:
     """``attention_accuracy`` counts target tokens whose greatest weight lies where the task says it should, over the
-    sentences that were translated exactly (where the target is wrong, so is what it should have looked at)."""
+    sentences that were translated exactly (where the target is wrong, so is what it should have looked at);
+    ``context_accuracy`` those whose greatest weight over the sentences before must lie at one place there."""
 
     sentences: int
     exact_match: float
     attention_accuracy: float
     attention_judged: int
+    context_accuracy: float = 0.0
+    context_judged: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,11 @@ def evaluate_bundle(config: Config, models: Path, limit: int, seed: int | None, 
     table.add_row(
         f"attention on the right place ({scores.attention_judged} tokens)", f"{scores.attention_accuracy:.3%}"
     )
+    if scores.context_judged:
+        table.add_row(
+            f"attention to the sentences before on the right place ({scores.context_judged} tokens)",
+            f"{scores.context_accuracy:.3%}",
+        )
     if task.posterior is not None:
         _add_ambiguity(table, judge_ambiguity(task.posterior(), examples, found))
     console.print(table)
@@ -107,24 +115,37 @@ def score_examples(config: Config, bundle: Bundle, examples: list[Example]) -> t
     engine = Engine(open_model(bundle), EngineSettings(queue_tokens=2**31))
     try:
         sources = [bundle.source_tokenizer.encode(example.source) for example in examples]
+        contexts = [
+            [bundle.source_tokenizer.encode(text) for text in example.context[: bundle.manifest.context_sentences]]
+            for example in examples
+        ]
         requests = [
-            SentenceRequest(tuple(source.ids), bundle.manifest.limits.max_target_tokens, attention="alignment")
-            for source in sources
+            SentenceRequest(
+                tuple(source.ids),
+                bundle.manifest.limits.max_target_tokens,
+                attention="full" if context else "alignment",
+                context_ids=tuple(tuple(sentence.ids) for sentence in context),
+            )
+            for source, context in zip(sources, contexts, strict=True)
         ]
         results = engine.translate(requests)
     finally:
         engine.stop()
-    found, hits = [], []
-    for example, source, result in zip(examples, sources, results, strict=True):
+    task = TASKS[config.corpus.task]
+    found, hits, context_hits = [], list[bool](), list[bool]()
+    for example, source, context, result in zip(examples, sources, contexts, results, strict=True):
         best = result.hypotheses[0]
         found.append(bundle.target_tokenizer.decode(best.target_ids).text)
         if found[-1] != example.target:
             continue
         spans = [(token.begin, token.end) for token in source.padded(bundle.manifest.one_shot_length or 0).tokens]
         if looked_at := [spans[place] for place in _greatest(bundle, best)]:
-            hits += TASKS[config.corpus.task].attention_hits(example, looked_at)
+            hits += task.attention_hits(example, looked_at)
+        if task.context_hits is not None and context:
+            context_hits += task.context_hits(example, _greatest_in_context(best, context))
     exact = _share([text == example.target for example, text in zip(examples, found, strict=True)])
-    return Scores(len(examples), exact, _share(hits), len(hits)), found
+    scores = Scores(len(examples), exact, _share(hits), len(hits), _share(context_hits), len(context_hits))
+    return scores, found
 
 
 def _greatest(bundle: Bundle, hypothesis: Hypothesis) -> list[int]:
@@ -136,3 +157,11 @@ def _greatest(bundle: Bundle, hypothesis: Hypothesis) -> list[int]:
     plain = [token not in (PAD_ID, EOS_ID) for token in hypothesis.target_ids]
     weights = aligned(hypothesis.attention[alignment.map], alignment)[plain]
     return [int(place) for place in np.argmax(weights, axis=-1)]
+
+
+def _greatest_in_context(hypothesis: Hypothesis, context: list[TokenizedText]) -> list[tuple[int, int, int]]:
+    """For each target token but `</s>` where in the sentences before its weight is greatest: sentence, begin, end."""
+    places = [(number, token.begin, token.end) for number, text in enumerate(context) for token in text.tokens]
+    plain = [token not in (PAD_ID, EOS_ID) for token in hypothesis.target_ids]
+    weights = hypothesis.attention["context"].mean(axis=1)[plain]
+    return [places[int(place)] for place in np.argmax(weights, axis=-1)]

@@ -36,9 +36,8 @@ from training.parity import prove_parity, translate
 from training.trainer import load_best, validate
 
 
-def export_bundle(config: Config, repository: Path, progress: Callable[[str], None]) -> Path:
+def export_bundle(config: Config, corpus: Corpus, repository: Path, progress: Callable[[str], None]) -> Path:
     """Write the bundle of a config's best checkpoint; returns its directory. Raises ParityError, CheckpointError."""
-    corpus = Corpus(config.run_directory / "data")
     corpus.check(config)
     model, checkpoint = load_best(config, corpus)
     score = validate(model, corpus.arrays("validation"), config.training.batch_tokens)
@@ -133,10 +132,13 @@ def _translate_golden(
     """What PyTorch itself answers, so that a load checks the graphs, the weights and the runtime together."""
     source, target = (Tokenizer.load(directory / entries[side].file) for side in SIDES)
     limit = config.export.limits.max_target_tokens
-    return tuple(
-        GoldenSentence(source=text, target=target.decode(translate(model, source.encode_ids(text), limit)).text)
-        for text in config.export.golden_sentences
-    )
+    golden = []
+    for document in config.export.golden_sentences:
+        *before, text = [document] if isinstance(document, str) else document
+        context = [source.encode_ids(sentence) for sentence in before]
+        found = translate(model, source.encode_ids(text), limit, context)
+        golden.append(GoldenSentence(source=text, target=target.decode(found).text, context=tuple(before)))
+    return tuple(golden)
 
 
 def _write_manifest(manifest: Manifest, directory: Path) -> None:

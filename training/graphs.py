@@ -25,7 +25,7 @@ from torch.export import Dim
 
 from service.bundle.manifest import AttentionVariant, Dtype, GraphEntry, Role, TensorSpec
 from training.errors import TrainingError
-from training.models.interface import AutoregressiveModel, Encoded, OneShotModel, TranslationModel
+from training.models.interface import AutoregressiveModel, Context, Encoded, OneShotModel, TranslationModel
 
 WEIGHTS_FILE = "weights.safetensors"
 _OPSET = 22
@@ -45,8 +45,15 @@ class _Encode(nn.Module):
         self.model = model
         self.maps = tuple(maps)
 
-    def forward(self, source_ids: Tensor, source_lengths: Tensor) -> tuple[Tensor, ...]:
-        memory, state, attention = self.model.encode(source_ids, source_lengths)
+    def forward(
+        self,
+        source_ids: Tensor,
+        source_lengths: Tensor,
+        context_ids: Tensor | None = None,
+        context_lengths: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
+        context = None if context_ids is None or context_lengths is None else Context(context_ids, context_lengths)
+        memory, state, attention = self.model.encode(source_ids, source_lengths, context)
         return (*memory.values(), *state.values(), *(attention[name] for name in self.maps))
 
 
@@ -133,18 +140,30 @@ def _write_autoregressive(model: AutoregressiveModel, write: _Writer) -> list[Gr
     batch, length, hypotheses = 3, 5, 2
     source_ids = torch.randint(4, 10, (batch, length))
     source_lengths = torch.tensor([5, 3, 2], dtype=torch.int32)
+    context = _example_context(model, batch)
     with torch.no_grad():
-        encoded = model.encode(source_ids, source_lengths)
-        wider = model.encode(torch.nn.functional.pad(source_ids, (0, 2)), source_lengths)
+        encoded = model.encode(source_ids, source_lengths, context)
+        wider = {"source": model.encode(torch.nn.functional.pad(source_ids, (0, 2)), source_lengths, context)}
+        if context is not None:
+            padded = Context(torch.nn.functional.pad(context.ids, (0, 2)), context.lengths)
+            wider["context"] = model.encode(source_ids, source_lengths, padded)
     memory, state, _ = encoded
     memory_names, state_names = [f"memory_{name}" for name in memory], [f"state_{name}" for name in state]
-    batch_axis, source_axis = Dim("batch"), Dim("source")
+    batch_axis = Dim("batch")
+    growing = {name: Dim(name) for name in wider}
     encoders = [
         write.graph(
             _Encode(model, maps),
-            (source_ids, source_lengths),
-            (["source_ids", "source_lengths"], [*memory_names, *state_names, *_tensors(maps)]),
-            ({0: batch_axis, 1: source_axis}, {0: batch_axis}),
+            (source_ids, source_lengths, *(context or ())),
+            (
+                ["source_ids", "source_lengths", *(["context_ids", "context_lengths"] if context else [])],
+                [*memory_names, *state_names, *_tensors(maps)],
+            ),
+            (
+                {0: batch_axis, 1: growing["source"]},
+                {0: batch_axis},
+                *([{0: batch_axis, 2: growing["context"]}, {0: batch_axis}] if context else []),
+            ),
             ("encode", variant),
         )
         for variant, maps in write.variants("encode").items()
@@ -167,8 +186,14 @@ def _write_autoregressive(model: AutoregressiveModel, write: _Writer) -> list[Gr
                 {0: batch_axis, 1: Dim("hypotheses")},
                 {0: batch_axis},
                 {0: batch_axis},
-                [{0: batch_axis} | _source_axis(memory[name], wider.memory[name], source_axis) for name in memory],
-                [{0: Dim.DYNAMIC} | _source_axis(state[name], wider.state[name], source_axis) for name in state],
+                [
+                    {0: batch_axis} | _growing_axes(memory[name], {a: wider[a].memory[name] for a in wider}, growing)
+                    for name in memory
+                ],
+                [
+                    {0: Dim.DYNAMIC} | _growing_axes(state[name], {a: wider[a].state[name] for a in wider}, growing)
+                    for name in state
+                ],
             ),
             ("decode_step", variant),
         )
@@ -177,9 +202,24 @@ def _write_autoregressive(model: AutoregressiveModel, write: _Writer) -> list[Gr
     return [*encoders, *steps]
 
 
-def _source_axis(tensor: Tensor, wider: Tensor, axis: Dim) -> dict[int, Dim]:
-    """Which axis is the source: the one that is wider where the source is."""
-    return {place: axis for place, sizes in enumerate(zip(tensor.shape, wider.shape, strict=True)) if len({*sizes}) > 1}
+def _example_context(model: AutoregressiveModel, batch: int) -> Context | None:
+    """Of a model of documents: sentences of several lengths, one of them absent."""
+    if not model.context_sentences:
+        return None
+    shape = (batch, model.context_sentences)
+    return Context(
+        torch.randint(4, 10, (*shape, 6)), torch.arange(batch * shape[1], dtype=torch.int32).reshape(shape) % 7
+    )
+
+
+def _growing_axes(tensor: Tensor, wider: dict[str, Tensor], axes: dict[str, Dim]) -> dict[int, Dim]:
+    """Which axis is the source, which the context: the one that is wider where those are."""
+    return {
+        place: axes[name]
+        for name, other in wider.items()
+        for place, sizes in enumerate(zip(tensor.shape, other.shape, strict=True))
+        if len({*sizes}) > 1
+    }
 
 
 def _tensors(maps: Sequence[str]) -> list[str]:

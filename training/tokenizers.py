@@ -54,7 +54,14 @@ def _distinct(corpus: Path, column: int, kind: str) -> list[str]:
     return sorted(found)
 
 
+_SOURCE, _CONTEXT = 0, 3  # the first column of the sentences before a source
+
+
 def _column(corpus: Path, column: int) -> Iterator[str]:
+    """The texts of one side; the source's with the sentences before it."""
     with corpus.open(encoding="utf-8", newline="\n") as lines:
         for line in lines:
-            yield line.rstrip("\n").split("\t")[column]
+            columns = line.rstrip("\n").split("\t")
+            yield columns[column]
+            if column == _SOURCE:
+                yield from columns[_CONTEXT:]

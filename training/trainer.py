@@ -153,7 +153,7 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(self._settings, self._update)
         self._optimizer.zero_grad(set_to_none=True)
-        logits = self.model(batch.source_ids, batch.source_lengths, batch.target_inputs).logits
+        logits = self.model(batch.source_ids, batch.source_lengths, batch.target_inputs, batch.context).logits
         judged = self.model.judged_targets(batch.target_ids)
         loss = _loss(logits, judged, self._settings.label_smoothing) / (judged != NOT_JUDGED).sum()
         if not torch.isfinite(loss):
@@ -255,7 +255,7 @@ def validate(model: TranslationModel, corpus: ParallelArrays, batch_tokens: int)
     with torch.no_grad():
         for sentences in plan_epoch(corpus, batch_tokens, seed=0, epoch=0):
             batch = make_batch(corpus, sentences)
-            logits = model(batch.source_ids, batch.source_lengths, batch.target_inputs).logits
+            logits = model(batch.source_ids, batch.source_lengths, batch.target_inputs, batch.context).logits
             judged = model.judged_targets(batch.target_ids)
             loss += _loss(logits, judged, label_smoothing=0.0).item()
             tokens += int((judged != NOT_JUDGED).sum())

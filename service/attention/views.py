@@ -39,8 +39,8 @@ def word_matrix(weights: Floats, target_words: Sequence[Word], source_words: Seq
 
     (target_length, source_length) -> (target_words, source_words). The words' tokens cover both axes, in order.
     """
-    if not target_words:
-        return np.zeros((0, len(source_words)), dtype=np.float32)
+    if not target_words or not source_words:
+        return np.zeros((len(target_words), len(source_words)), dtype=np.float32)
     columns = np.add.reduceat(weights, [word.begin_token for word in source_words], axis=1)
     sums = np.add.reduceat(columns, [word.begin_token for word in target_words], axis=0)
     sizes = np.array([word.end_token - word.begin_token for word in target_words], dtype=np.float32)

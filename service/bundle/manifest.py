@@ -34,6 +34,7 @@ def _check_file_name(name: str) -> str:
     return name
 
 
+MapKind = Literal["cross", "encoder_self", "decoder_self", "context", "context_sentence"]
 FileName = Annotated[str, AfterValidator(_check_file_name)]
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Count = Annotated[int, Field(gt=0)]
@@ -116,12 +117,14 @@ class AttentionMapEntry(_Part):
     """What one attention tensor means. Heads lie on axis 1; a layer is counted from 0.
 
     ``encoder_self``: (batch, heads, source, source), emitted by ``encode``. ``decoder_self``: a step's row over the
-    target so far, (rows, heads, places): place 0 is `<s>`, place j the j-th token that was written.
+    target so far, (rows, heads, places): place 0 is `<s>`, place j the j-th token that was written. ``context``: over
+    the tokens of the sentences before, (rows, heads, sentences, context); ``context_sentence``: over those sentences,
+    (rows, heads, sentences). Rows of these two are 0 where there is no sentence before.
     """
 
     name: ModelName
     tensor: str
-    kind: Literal["cross", "encoder_self", "decoder_self"]
+    kind: MapKind
     layer: Annotated[int, Field(ge=0)]
     heads: Count
     scope_tokens: Annotated[int, Field(ge=0)]  # the span of source one key sees; 0: the whole sentence
@@ -145,10 +148,11 @@ class AlignmentEntry(_Part):
 
 
 class GoldenSentence(_Part):
-    """A sentence that the bundle translates at every load, to exactly this."""
+    """A sentence that the bundle translates at every load, to exactly this; ``context`` are the sentences before it."""
 
     source: str
     target: str
+    context: tuple[str, ...] = ()
 
 
 class Provenance(_Part):
@@ -195,6 +199,14 @@ class Manifest(_Part):
         length = self.one_shot_length
         if length is not None and self.limits.max_source_tokens > length:
             raise ValueError(f"limits.max_source_tokens is {self.limits.max_source_tokens}; the graphs read {length}")
+        if (self.context_sentences > 0) != self.capabilities.document_context:
+            raise ValueError(
+                f"capabilities.document_context is {self.capabilities.document_context}, and the graphs read "
+                f"{self.context_sentences} sentences before each"
+            )
+        longest = max((len(golden.context) for golden in self.golden_sentences), default=0)
+        if longest > self.context_sentences:
+            raise ValueError(f"golden_sentences have {longest} before one; the graphs read {self.context_sentences}")
         if self.alignment is not None:
             self._check_alignment(self.alignment, maps)
         elif maps:
@@ -248,6 +260,15 @@ class Manifest(_Part):
                 if graph.role == "one_shot" and spec.name == "source_ids" and isinstance(spec.axes[1], int):
                     return spec.axes[1]
         return None
+
+    @property
+    def context_sentences(self) -> int:
+        """How many sentences before a sentence the model reads; 0 for a model of single sentences."""
+        for graph in self.graphs:
+            for spec in graph.inputs:
+                if graph.role == "encode" and spec.name == "context_ids" and isinstance(spec.axes[1], int):
+                    return spec.axes[1]
+        return 0
 
     def attention_map(self, name: str) -> AttentionMapEntry:
         """The map of this name; KeyError when there is none."""

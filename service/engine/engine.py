@@ -12,14 +12,14 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
-from service.bundle.manifest import AttentionVariant
+from service.bundle.manifest import AttentionVariant, MapKind
 from service.bundle.tokenizer import EOS_ID, PAD_ID
 from service.engine.cores import available_cores
 from service.engine.errors import DeadlineError, EngineError, RuntimeFailureError, StoppedError
@@ -136,15 +136,15 @@ class Engine:
                 batch = self._step(model, batch)
 
     def _new_batch(self, model: OnnxModel) -> RunningBatch:
-        return RunningBatch(self._rows, model.source_axes)
+        return RunningBatch(self._rows, model.growing_axes)
 
     def _join(self, model: OnnxModel, batch: RunningBatch, joiners: list[Sentence]) -> None:
         """Encode newcomers, those of like length together, and add them to the batch."""
         for group in _encode_groups(joiners):
             started = self._clock()
             try:
-                source_ids, lengths = _padded(group)
-                encoded = model.encode(source_ids, lengths, _widest_wish(group))
+                feeds = _padded(group, sentences=model.context_sentences)
+                encoded = model.encode(feeds, _widest_wish(group))
                 batch.join(group, encoded)
             except Exception as error:  # whatever it is, the worker lives on and the sentences get an answer
                 self._retry_alone(group, error)
@@ -153,7 +153,7 @@ class Engine:
             for row, sentence in enumerate(group):
                 sentence.started, sentence.encoded = started, now
                 sentence.encoder_attention = _encoder_attention(sentence, row, encoded)
-            self._observer.encoded(len(group), int(lengths.sum()), source_ids.size, now - started)
+            self._observer.encoded(len(group), *_count_tokens(feeds), now - started)
 
     def _step(self, model: OnnxModel, batch: RunningBatch) -> RunningBatch:
         """One token for every row; rows that have ended leave. Returns the batch to go on with."""
@@ -168,10 +168,12 @@ class Engine:
         self._observer.stepped(len(batch), self._clock() - started)
         chosen = list(enumerate(zip(tokens.tolist(), log_probabilities.tolist(), strict=True)))
         for row, (token, log_probability) in reversed(chosen):
-            self._record(batch, row, token, log_probability, output)
+            self._record(model, batch, row, token, log_probability, output)
         return batch
 
-    def _record(self, batch: RunningBatch, row: int, token: int, log_probability: float, output: StepOutput) -> None:
+    def _record(
+        self, model: OnnxModel, batch: RunningBatch, row: int, token: int, log_probability: float, output: StepOutput
+    ) -> None:
         sentence = batch.sentences[row]
         if not math.isfinite(log_probability):
             batch.leave(row)
@@ -186,7 +188,7 @@ class Engine:
             batch.leave(row)
             self._scheduler.release(sentence)
             log_probabilities = np.array(sentence.log_probabilities, dtype=np.float32)
-            attention = _gather_attention(sentence, self._model.decoder_self_maps)
+            attention = _gather_attention(sentence, model.map_kinds)
             self._finish(sentence, sentence.target_ids, log_probabilities, attention)
 
     def _work_in_one_pass(self, model: OneShotOnnxModel) -> None:
@@ -209,13 +211,13 @@ class Engine:
         if not (group := [sentence for sentence in sentences if sentence not in ended]):
             return
         try:
-            source_ids, lengths = _padded(group, model.length)
-            output = model.translate(source_ids, lengths, _widest_wish(group))
+            feeds = _padded(group, model.length)
+            output = model.translate(feeds["source_ids"], feeds["source_lengths"], _widest_wish(group))
             rows = [choose_in_one_pass(logits) for logits in output.logits]
         except Exception as error:  # as above
             self._retry_alone(group, error)
             return
-        self._observer.passed(len(group), int(lengths.sum()), source_ids.size, self._clock() - started)
+        self._observer.passed(len(group), *_count_tokens(feeds), self._clock() - started)
         for row, (sentence, (tokens, log_probabilities)) in enumerate(zip(group, rows, strict=True)):
             sentence.started = sentence.encoded = started
             self._scheduler.release(sentence)
@@ -289,8 +291,8 @@ class Engine:
 def _encode_groups(sentences: list[Sentence]) -> list[list[Sentence]]:
     """Cut newcomers into groups of like length, each of a bounded number of padded tokens."""
     groups: list[list[Sentence]] = []
-    for sentence in sorted(sentences, key=lambda sentence: len(sentence.request.source_ids)):
-        length = len(sentence.request.source_ids)
+    for sentence in sorted(sentences, key=lambda sentence: sentence.request.source_tokens):
+        length = sentence.request.source_tokens
         if groups and (len(groups[-1]) + 1) * length <= _ENCODE_TOKENS:
             groups[-1].append(sentence)
         else:
@@ -298,13 +300,32 @@ def _encode_groups(sentences: list[Sentence]) -> list[list[Sentence]]:
     return groups
 
 
-def _padded(sentences: list[Sentence], length: int | None = None) -> tuple[Array, Array]:
-    """source_ids (batch, longest, or ``length``), source_lengths (batch,)."""
-    lengths = np.array([len(sentence.request.source_ids) for sentence in sentences], dtype=np.int32)
-    source_ids = np.full((len(sentences), length or lengths.max()), PAD_ID, dtype=np.int64)
-    for row, sentence in zip(source_ids, sentences, strict=True):
-        row[: len(sentence.request.source_ids)] = sentence.request.source_ids
-    return source_ids, lengths
+def _padded(group: list[Sentence], length: int | None = None, sentences: int = 0) -> dict[str, Array]:
+    """source_ids (batch, longest, or ``length``), source_lengths (batch,), and where the model reads so many
+    ``sentences`` before each, context_ids (batch, sentences, longest), context_lengths (batch, sentences)."""
+    source_ids, source_lengths = _padded_rows([sentence.request.source_ids for sentence in group], length)
+    feeds = {"source_ids": source_ids, "source_lengths": source_lengths}
+    if sentences:
+        nothing: tuple[tuple[int, ...], ...] = ((),) * sentences
+        rows = [row for sentence in group for row in (sentence.request.context_ids + nothing)[:sentences]]
+        ids, lengths = _padded_rows(rows)
+        feeds["context_ids"] = ids.reshape(len(group), sentences, -1)
+        feeds["context_lengths"] = lengths.reshape(len(group), sentences)
+    return feeds
+
+
+def _padded_rows(rows: Sequence[Sequence[int]], length: int | None = None) -> tuple[Array, Array]:
+    lengths = np.array([len(row) for row in rows], dtype=np.int32)
+    ids = np.full((len(rows), length or max(1, lengths.max())), PAD_ID, dtype=np.int64)
+    for padded, row in zip(ids, rows, strict=True):
+        padded[: len(row)] = row
+    return ids, lengths
+
+
+def _count_tokens(feeds: dict[str, Array]) -> tuple[int, int]:
+    """Without and with padding."""
+    tokens = sum(int(array.sum()) for name, array in feeds.items() if name.endswith("_lengths"))
+    return tokens, sum(array.size for name, array in feeds.items() if name.endswith("_ids"))
 
 
 def _widest_wish(sentences: Iterable[Sentence]) -> AttentionVariant:
@@ -323,15 +344,24 @@ def _encoder_attention(sentence: Sentence, row: int, encoded: EncodeOutput) -> d
     }
 
 
-def _gather_attention(sentence: Sentence, decoder_self: frozenset[str]) -> dict[str, Floats]:
-    """Each map of the finished sentence: (target_length, heads, source_length), the decoder's own (…, target_length).
+def _gather_attention(sentence: Sentence, kinds: Mapping[str, MapKind]) -> dict[str, Floats]:
+    """Each map of the finished sentence, as ``Hypothesis`` has it.
 
     Those that every step gave: a step may have emitted more for the sake of a neighbour.
     """
-    widths = {True: len(sentence.attention), False: len(sentence.request.source_ids)}
     names = set.intersection(*(set(maps) for maps, _ in sentence.attention)) if sentence.attention else set()
     steps = {
-        name: np.stack([maps[name][row, :, : widths[name in decoder_self]] for maps, row in sentence.attention])
+        name: np.stack([_own_part(maps[name][row], kinds[name], sentence) for maps, row in sentence.attention])
         for name in sorted(names)
     }
     return sentence.encoder_attention | steps
+
+
+def _own_part(weights: Floats, kind: MapKind, sentence: Sentence) -> Floats:
+    """One step's weights (heads, …) without what is padding: (heads, columns)."""
+    request = sentence.request
+    if kind == "context":
+        parts = [weights[:, place, : len(ids)] for place, ids in enumerate(request.context_ids)]
+        return np.concatenate([weights[:, 0, :0], *parts], axis=1)
+    columns = {"context_sentence": len(request.context_ids), "decoder_self": len(sentence.attention)}
+    return weights[:, : columns.get(kind, len(request.source_ids))]

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from service.bundle.errors import BundleError
-from service.bundle.manifest import AttentionVariant, GraphEntry, Role
+from service.bundle.manifest import AttentionVariant, GraphEntry, Role, TensorSpec
 from service.bundle.repository import Bundle
 from service.engine.errors import ProviderError, RuntimeFailureError
 from service.engine.runtime import onnxruntime
@@ -24,6 +24,13 @@ Provider = Literal["auto", "cpu", "cuda"]
 Array = npt.NDArray[Any]
 _MEMORY = "memory_"
 _PROVIDER_NAMES = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class GrowingAxis(NamedTuple):
+    """An axis as long as the longest of a batch: ``name`` "source", or "context" of the sentences before."""
+
+    place: int
+    name: str
 
 
 @dataclass(frozen=True)
@@ -127,25 +134,22 @@ class OnnxModel:
         outputs = self._encoders["none"].entry.outputs
         self.memory_names = tuple(spec.name for spec in outputs if spec.name.startswith(_MEMORY))
         self.state_names = tuple(state.name for state in manifest.state)
-        #: The source axis of each tensor of memory and state, None for one that has no place for each source token.
-        self.source_axes = {
-            spec.name: spec.axes.index("source") if "source" in spec.axes else None
-            for spec in outputs
-            if spec.name in (*self.memory_names, *self.state_names)
+        #: Of each tensor of memory and state the axis that has a place for each token, None for one that has none.
+        self.growing_axes = {
+            spec.name: _growing_axis(spec) for spec in outputs if spec.name in (*self.memory_names, *self.state_names)
         }
-        #: The maps that can be emitted, by name; of them those of a target over itself.
+        #: The maps that can be emitted, by name, and what each is of.
         self.attention_maps = _maps_of(self._encoders) | _maps_of(self._steps)
-        self.decoder_self_maps = frozenset(
-            entry.name for entry in manifest.attention_maps if entry.kind == "decoder_self"
-        )
+        self.map_kinds = {entry.name: entry.kind for entry in manifest.attention_maps}
+        #: Sentences before each sentence that ``encode`` reads.
+        self.context_sentences = manifest.context_sentences
         self._next_state = {state.next_name: state.name for state in manifest.state}
 
-    def encode(
-        self, source_ids: npt.NDArray[np.int64], source_lengths: npt.NDArray[np.int32], attention: AttentionVariant
-    ) -> EncodeOutput:
-        """source_ids (batch, source_length) padded, source_lengths (batch,)."""
+    def encode(self, feeds: dict[str, Array], attention: AttentionVariant) -> EncodeOutput:
+        """``feeds`` are source_ids (batch, source_length) padded and source_lengths (batch,); for a model of documents
+        also context_ids (batch, context_sentences, context_length) and context_lengths (batch, context_sentences)."""
         encoder = self._encoders[attention]
-        outputs = encoder.run({"source_ids": source_ids, "source_lengths": source_lengths})
+        outputs = encoder.run(feeds)
         return EncodeOutput(
             memory={name: outputs[name] for name in self.memory_names},
             state={name: outputs[name] for name in self.state_names},
@@ -175,7 +179,6 @@ class OneShotOnnxModel:
         self._passes = graphs.of("one_shot")
         self.execution_provider = graphs.execution_provider
         self.attention_maps = _maps_of(self._passes)
-        self.decoder_self_maps = frozenset[str]()
         #: Tokens that every source is padded to; None where a batch is as wide as its longest.
         self.length = bundle.manifest.one_shot_length
 
@@ -192,6 +195,13 @@ def open_model(bundle: Bundle, provider: Provider = "auto", threads: int = 1) ->
     """The model of a bundle, by how it generates. Raises as they do."""
     one_shot = bundle.manifest.capabilities.generation == "one_shot"
     return (OneShotOnnxModel if one_shot else OnnxModel)(bundle, provider, threads)
+
+
+def _growing_axis(spec: TensorSpec) -> GrowingAxis | None:
+    for name in ("source", "context"):
+        if name in spec.axes:
+            return GrowingAxis(spec.axes.index(name), name)
+    return None
 
 
 def _maps_of(graphs: dict[AttentionVariant, _Graph]) -> frozenset[str]:

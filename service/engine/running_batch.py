@@ -3,7 +3,8 @@
 Sentences are rows 0..n-1 of buffers allocated for ``max_rows``. A join writes the encoder's rows behind the last one; a
 leave moves the last row into the hole. So the rows in use are always a prefix, and a step runs on plain views, without
 a copy. Sentences of a batch share the width of their memory: the longest source, rounded up to a bucket, so that a join
-seldom reallocates. What lies beyond a sentence's length is finite and masked: the graphs give it the weight 0, exactly.
+seldom reallocates; those of documents likewise share the longest of the sentences before. What lies beyond a sentence's
+length is finite and masked: the graphs give it the weight 0, exactly.
 
 Knows arrays and rows; nothing of queues, deadlines or search.
 """
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.bundle.tokenizer import BOS_ID
-from service.engine.onnx_model import Array, EncodeOutput, StepOutput
+from service.engine.onnx_model import Array, EncodeOutput, GrowingAxis, StepOutput
 from service.engine.sentence import Sentence
 
 _WIDTH_STEP = 8  # source tokens; small, because width that nobody needs is computed all the same
@@ -25,12 +26,12 @@ _WIDTH_STEP = 8  # source tokens; small, because width that nobody needs is comp
 class RunningBatch:
     """Up to ``max_rows`` sentences, one hypothesis each."""
 
-    def __init__(self, max_rows: int, source_axes: Mapping[str, int | None]) -> None:
-        """``source_axes``: which axis of each tensor of memory and state is the source, None for none."""
-        self._source_axes = source_axes
+    def __init__(self, max_rows: int, growing_axes: Mapping[str, GrowingAxis | None]) -> None:
+        """``growing_axes``: which axis of each tensor of memory and state has a place for each token, None for none."""
+        self._growing_axes = growing_axes
         self.sentences: list[Sentence] = []
         self._max_rows = max_rows
-        self._width = 0
+        self._widths = dict.fromkeys((axis.name for axis in growing_axes.values() if axis), 0)
         self._memory: dict[str, Array] = {}
         self._state: dict[str, Array] = {}
         self._tokens = np.zeros((max_rows, 1), dtype=np.int64)
@@ -47,12 +48,12 @@ class RunningBatch:
     @property
     def width(self) -> int:
         """Source tokens computed for each row, padding included."""
-        return self._width
+        return self._widths.get("source", 0)
 
     def join(self, sentences: Sequence[Sentence], encoded: EncodeOutput) -> None:
         """Add sentences, whose encoder outputs are the rows of ``encoded`` in the same order."""
         lengths = [len(sentence.request.source_ids) for sentence in sentences]
-        self._reserve(encoded, max(lengths))
+        self._reserve(encoded)
         begin, end = len(self), len(self) + len(sentences)
         for name, rows in encoded.memory.items():
             buffer = self._memory[name][begin:end]
@@ -67,24 +68,29 @@ class RunningBatch:
         self._lengths[begin:end] = lengths
         self.sentences.extend(sentences)
 
-    def _reserve(self, encoded: EncodeOutput, longest: int) -> None:
+    def _reserve(self, encoded: EncodeOutput) -> None:
         """Make the buffers wide enough; an empty batch also becomes as narrow as its first sentences allow."""
-        wanted = -(-longest // _WIDTH_STEP) * _WIDTH_STEP
-        if self.sentences:
-            wanted = max(wanted, self._width)
+        wanted = {name: self._wanted_width(name, encoded) for name in self._widths}
         for buffers, tensors in ((self._memory, encoded.memory), (self._state, encoded.state)):
             for name, rows in tensors.items():
-                axis = self._source_axes[name]
-                if name in buffers and (axis is None or wanted == self._width):
+                axis = self._growing_axes[name]
+                if name in buffers and (axis is None or wanted[axis.name] == self._widths[axis.name]):
                     continue
-                buffers[name] = self._widened(name, rows, buffers.get(name), wanted)
-        self._width = wanted
+                width = 0 if axis is None else wanted[axis.name]
+                buffers[name] = self._widened(name, rows, buffers.get(name), width)
+        self._widths = wanted
+
+    def _wanted_width(self, name: str, encoded: EncodeOutput) -> int:
+        tensors = encoded.memory | encoded.state
+        axes = {tensor: axis.place for tensor, axis in self._growing_axes.items() if axis and axis.name == name}
+        longest: int = max(tensors[tensor].shape[place] for tensor, place in axes.items())
+        return max(-(-longest // _WIDTH_STEP) * _WIDTH_STEP, self._widths[name] if self.sentences else 0)
 
     def _widened(self, name: str, rows: Array, held: Array | None, width: int) -> Array:
-        """A buffer like ``rows``, of this width where it has a source axis, with what the rows in use hold."""
-        shape, axis = [self._max_rows, *rows.shape[1:]], self._source_axes[name]
+        """A buffer like ``rows``, of this width where it has a growing axis, with what the rows in use hold."""
+        shape, axis = [self._max_rows, *rows.shape[1:]], self._growing_axes[name]
         if axis is not None:
-            shape[axis] = width
+            shape[axis.place] = width
         buffer = np.zeros(shape, rows.dtype)
         if held is not None and self.sentences:
             kept = held[: len(self)]
@@ -92,9 +98,9 @@ class RunningBatch:
         return buffer
 
     def _up_to_width_of(self, name: str, rows: Array) -> tuple[slice, ...]:
-        """The part of a buffer that ``rows``, perhaps narrower on the source axis, fill."""
-        axis = self._source_axes[name]
-        return () if axis is None else (*[slice(None)] * axis, slice(rows.shape[axis]))
+        """The part of a buffer that ``rows``, perhaps narrower on their growing axis, fill."""
+        axis = self._growing_axes[name]
+        return () if axis is None else (*[slice(None)] * axis.place, slice(rows.shape[axis.place]))
 
     def leave(self, row: int) -> None:
         """Remove one row; the last row takes its number."""

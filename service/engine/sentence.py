@@ -26,13 +26,20 @@ class SentenceRequest:
     """One sentence to translate.
 
     ``source_ids`` end in `</s>`; ``max_target_tokens`` counts the closing `</s>`; ``deadline`` is a time of
-    ``time.monotonic``, None for never; ``attention``: nothing, the alignment map, or every map.
+    ``time.monotonic``, None for never; ``attention``: nothing, the alignment map, or every map; ``context_ids``: the
+    sentences before it, each ending in `</s>`, at most as many as the model reads.
     """
 
     source_ids: tuple[int, ...]
     max_target_tokens: int
     attention: AttentionVariant = "none"
     deadline: float | None = None
+    context_ids: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def source_tokens(self) -> int:
+        """Of the sentence and of those before it."""
+        return len(self.source_ids) + sum(map(len, self.context_ids))
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,8 @@ class Hypothesis:
 
     ``target_ids`` end in `</s>` unless the length limit came first; those of a one-shot model are all of its places,
     `<pad>` and `</s>` wherever it put them. ``log_probabilities`` (target_length,) float32 in nats; ``attention`` by
-    map name (target_length, heads, source_length) float32, both in the map's units, empty when it was not asked for.
+    map name (target_length, heads, source_length) float32, both in the map's units, empty when it was not asked for;
+    over the context (target_length, heads, tokens of its sentences one after another) or (…, sentences).
     """
 
     target_ids: tuple[int, ...]
@@ -91,7 +99,7 @@ class Sentence:
     @property
     def cost_tokens(self) -> int:
         """What the sentence holds of the queue's bound: its source and the most it may emit."""
-        return len(self.request.source_ids) + self.request.max_target_tokens
+        return self.request.source_tokens + self.request.max_target_tokens
 
     def expired(self, now: float) -> bool:
         return self.request.deadline is not None and now >= self.request.deadline

@@ -11,7 +11,15 @@ from service.bundle.manifest import AlignmentEntry, AttentionMapEntry, Manifest
 from service.bundle.tokenizer import Token
 from service.engine.sentence import FinishReason
 from service.errors import HeedError, InvalidFieldError
-from service.presenter import AttentionRequest, AttentionView, MatrixView, Translated, TranslatedHypothesis, View
+from service.presenter import (
+    AttentionRequest,
+    AttentionView,
+    ContextSentence,
+    MatrixView,
+    Translated,
+    TranslatedHypothesis,
+    View,
+)
 from service.registry import RefusedModel, ServedModel
 from service.rpc.status import to_status
 from service.translator import TranslateRequest
@@ -26,6 +34,8 @@ _KINDS = {
     "cross": attention_pb2.ATTENTION_KIND_CROSS,
     "encoder_self": attention_pb2.ATTENTION_KIND_ENCODER_SELF,
     "decoder_self": attention_pb2.ATTENTION_KIND_DECODER_SELF,
+    "context": attention_pb2.ATTENTION_KIND_CONTEXT,
+    "context_sentence": attention_pb2.ATTENTION_KIND_CONTEXT,
 }
 _FINISH_REASONS = {
     FinishReason.END_OF_SENTENCE: translation_pb2.FINISH_REASON_END_OF_SENTENCE,
@@ -56,7 +66,7 @@ def to_request(message: translation_service_pb2.TranslateRequest, deadline: floa
         version=message.version if message.HasField("version") else None,
         source_language=message.source_language_code,
         target_language=message.target_language_code,
-        contexts=len(message.contexts),
+        contexts=tuple(tuple(context.source_sentences) for context in message.contexts),
         max_output_tokens=decoding.max_output_tokens if decoding.HasField("max_output_tokens") else None,
         attention=_to_attention_request(message.attention) if message.HasField("attention") else None,
         deadline=deadline,
@@ -102,7 +112,16 @@ def from_outcome(
     if outcome.source_words:
         message.source_tokens.extend(_from_token(token) for token in outcome.source.tokens)
         message.source_words.extend(_from_word(word) for word in outcome.source_words)
+        message.context_sentences.extend(_from_context_sentence(sentence) for sentence in outcome.context)
     return message
+
+
+def _from_context_sentence(sentence: ContextSentence) -> translation_pb2.ContextSentence:
+    return translation_pb2.ContextSentence(
+        text=sentence.source.text,
+        tokens=[_from_token(token) for token in sentence.source.tokens],
+        words=[_from_word(word) for word in sentence.words],
+    )
 
 
 def _from_hypothesis(
@@ -186,9 +205,13 @@ def _from_matrix(matrix: MatrixView, data_type: attention_pb2.MatrixDataType) ->
 
 
 def _unit_of(matrix: MatrixView) -> attention_pb2.AttentionUnit:
-    if matrix.of_words:
-        return attention_pb2.ATTENTION_UNIT_WORD
-    return attention_pb2.ATTENTION_UNIT_BLOCK if matrix.map.tokens_per_unit > 1 else attention_pb2.ATTENTION_UNIT_TOKEN
+    return attention_pb2.ATTENTION_UNIT_WORD if matrix.of_words else _unit_of_map(matrix.map)
+
+
+def _unit_of_map(entry: AttentionMapEntry) -> attention_pb2.AttentionUnit:
+    if entry.kind == "context_sentence":
+        return attention_pb2.ATTENTION_UNIT_SENTENCE
+    return attention_pb2.ATTENTION_UNIT_BLOCK if entry.tokens_per_unit > 1 else attention_pb2.ATTENTION_UNIT_TOKEN
 
 
 def _from_measures(measures: Measures) -> attention_pb2.AttentionMeasures:
@@ -222,7 +245,9 @@ def from_model(model: ServedModel, default_model: str | None) -> model_pb2.Model
         attribution=manifest.attribution,
         capabilities=_from_capabilities(manifest),
         limits=model_pb2.ModelLimits(
-            max_source_tokens=manifest.limits.max_source_tokens, max_target_tokens=manifest.limits.max_target_tokens
+            max_source_tokens=manifest.limits.max_source_tokens,
+            max_target_tokens=manifest.limits.max_target_tokens,
+            max_context_sentences=manifest.context_sentences,
         ),
         attention_maps=[_from_map(entry) for entry in manifest.attention_maps],
         alignment_source=None if manifest.alignment is None else _from_alignment(manifest.alignment),
@@ -261,4 +286,5 @@ def _from_map(entry: AttentionMapEntry) -> model_pb2.AttentionMap:
         rows_sum_to_one=entry.rows_sum_to_one,
         includes_end_of_sentence=entry.includes_end_of_sentence,
         tokens_per_unit=entry.tokens_per_unit,
+        unit=_unit_of_map(entry),
     )

@@ -344,7 +344,7 @@ def test_the_first_token_read_is_the_start(recurrent: Export) -> None:
     model, directory = recurrent.model, recurrent.directory
     onnx_model = OnnxModel(load_bundle(directory), "cpu")
     source_ids, lengths = np.array([[5, 6, EOS_ID]]), np.array([3], np.int32)
-    encoded = onnx_model.encode(source_ids, lengths, "none")
+    encoded = onnx_model.encode({"source_ids": source_ids, "source_lengths": lengths}, "none")
     feeds = {"token_ids": np.array([[BOS_ID]]), "positions": np.array([0]), "source_lengths": lengths}
     step = onnx_model.decode_step(feeds | encoded.memory | encoded.state, attention="none")
     with torch.no_grad():

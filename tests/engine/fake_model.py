@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from service.bundle.manifest import MapKind
 from service.bundle.tokenizer import EOS_ID
 from service.engine.errors import RuntimeFailureError
-from service.engine.onnx_model import Array, EncodeOutput, StepOutput
+from service.engine.onnx_model import Array, EncodeOutput, GrowingAxis, StepOutput
 from service.engine.sentence import SentenceRequest
 
 VOCABULARY = 64
@@ -22,8 +23,12 @@ class CopyModel:
     """Emits its source token by token; attention is all on the token that is copied."""
 
     execution_provider = "CPUExecutionProvider"
-    source_axes: ClassVar[dict[str, int | None]] = {"memory_ids": 1, "state_place": None}
-    decoder_self_maps: frozenset[str] = frozenset()
+    growing_axes: ClassVar[dict[str, GrowingAxis | None]] = {
+        "memory_ids": GrowingAxis(1, "source"),
+        "state_place": None,
+    }
+    map_kinds: ClassVar[dict[str, MapKind]] = {"cross": "cross"}
+    context_sentences = 0
     attention_maps = frozenset({"cross"})
 
     def __init__(self) -> None:
@@ -33,7 +38,8 @@ class CopyModel:
         self.go = threading.Event()
         self.go.set()
 
-    def encode(self, source_ids: Array, source_lengths: Array, attention: str) -> EncodeOutput:
+    def encode(self, feeds: dict[str, Array], attention: str) -> EncodeOutput:
+        source_ids = feeds["source_ids"]
         self.encoded.append(source_ids.shape)
         if (source_ids == FORBIDDEN).any():
             raise RuntimeFailureError("encode.onnx: a bad row")

@@ -95,5 +95,5 @@ def test_an_alignment_alone_costs_no_other_map(models: dict[str, OnnxModel]) -> 
 
 
 def test_a_bottlenecks_memory_has_no_place_for_a_token(models: dict[str, OnnxModel]) -> None:
-    assert models["bottleneck"].source_axes["memory_values"] is None
+    assert models["bottleneck"].growing_axes["memory_values"] is None
     assert models["bottleneck"].attention_maps == frozenset()

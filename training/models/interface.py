@@ -22,6 +22,16 @@ Tensors = dict[str, Tensor]
 NOT_JUDGED = -100
 
 
+class Context(NamedTuple):
+    """The sentences before each sentence of a batch, in reading order, for models of documents.
+
+    ``ids`` (batch, sentences, context_length), ``lengths`` (batch, sentences), 0 for a sentence that is not there.
+    """
+
+    ids: Tensor
+    lengths: Tensor
+
+
 class Encoded(NamedTuple):
     """A sentence's memory and the decoder's first state, one row a sentence.
 
@@ -34,7 +44,8 @@ class Encoded(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One step of rows = batch x hypotheses: ``logits`` (rows, vocabulary), each attention (rows, heads, source)."""
+    """One step of rows = batch x hypotheses: ``logits`` (rows, vocabulary), each attention (rows, heads, source), over
+    the context (rows, heads, sentences, context_length) and (rows, heads, sentences)."""
 
     logits: Tensor
     attention: Tensors
@@ -42,7 +53,7 @@ class Step(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """A whole target: ``logits`` (batch, target_length, vocabulary), each attention (batch, heads, target, source)."""
+    """A whole target: ``logits`` (batch, target_length, vocabulary), each attention (batch, heads, target, …)."""
 
     logits: Tensor
     attention: Tensors
@@ -56,7 +67,9 @@ class Scored(NamedTuple):
 
 
 class TranslationModel(nn.Module, ABC):
-    """A model of any family."""
+    """A model of any family. ``context_sentences``: how many before a sentence it reads; it is given as many."""
+
+    context_sentences = 0
 
     def __init__(self, source_vocabulary: int, target_vocabulary: int) -> None:
         super().__init__()
@@ -79,7 +92,9 @@ class TranslationModel(nn.Module, ABC):
         """Which of the maps is the alignment; None for a model that attends to nothing."""
 
     @abstractmethod
-    def forward(self, source_ids: Tensor, source_lengths: Tensor, target_inputs: Tensor) -> Decoded:
+    def forward(
+        self, source_ids: Tensor, source_lengths: Tensor, target_inputs: Tensor, context: Context | None = None
+    ) -> Decoded:
         """All positions at once, for training: target_inputs (batch, target_length) starts with `<s>`."""
 
     def judged_targets(self, target_ids: Tensor) -> Tensor:
@@ -94,8 +109,8 @@ class AutoregressiveModel(TranslationModel):
     """A model that emits a token at a time. ``forward`` equals repeated ``decode_step``."""
 
     @abstractmethod
-    def encode(self, source_ids: Tensor, source_lengths: Tensor) -> Encoded:
-        """source_ids (batch, source_length), source_lengths (batch,)."""
+    def encode(self, source_ids: Tensor, source_lengths: Tensor, context: Context | None = None) -> Encoded:
+        """source_ids (batch, source_length), source_lengths (batch,); ``context`` is for models of documents alone."""
 
     @abstractmethod
     def decode_step(
@@ -107,7 +122,9 @@ class AutoregressiveModel(TranslationModel):
         one row a sentence, state one a hypothesis.
         """
 
-    def score(self, source_ids: Tensor, source_lengths: Tensor, target_ids: Tensor) -> Scored:
+    def score(
+        self, source_ids: Tensor, source_lengths: Tensor, target_ids: Tensor, context: Context | None = None
+    ) -> Scored:
         """Log-probability and attention of a given target: target_ids (batch, target_length), `</s>` last, padded.
 
         Raises ValueError for a model that cannot be told what it has said.
@@ -115,9 +132,24 @@ class AutoregressiveModel(TranslationModel):
         if not self.capabilities.scoring:
             raise ValueError(f"{type(self).__name__} cannot score a given target")
         start = torch.full_like(target_ids[:, :1], BOS_ID)
-        decoded = self(source_ids, source_lengths, torch.cat([start, target_ids[:, :-1]], dim=1))
+        decoded = self(source_ids, source_lengths, torch.cat([start, target_ids[:, :-1]], dim=1), context)
         chosen = torch.log_softmax(decoded.logits, dim=-1).gather(-1, target_ids.unsqueeze(-1)).squeeze(-1)
         return Scored(chosen.masked_fill(target_ids == PAD_ID, 0.0), decoded.attention)
+
+
+def cross_map(heads: int, score_function: str, rows_sum_to_one: bool = True) -> AttentionMapEntry:
+    """The one map of a model that attends to its source in one place, over annotations that read the whole sentence."""
+    return AttentionMapEntry(
+        name="cross",
+        tensor="attention_cross",
+        kind="cross",
+        layer=0,
+        heads=heads,
+        scope_tokens=0,
+        score_function=score_function,
+        rows_sum_to_one=rows_sum_to_one,
+        includes_end_of_sentence=True,
+    )
 
 
 class OneShotModel(TranslationModel):

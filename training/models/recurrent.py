@@ -10,14 +10,16 @@ its last state (of its top layer), updates its states with what it saw and the l
     s_0     = tanh(W_i h_1)          the backward LSTM at the first token has read the whole sentence
 
 ``input_feeding``: the readout vector tanh(W_r …) of the last step is a further input (Luong et al. 2015, section 3.3).
-``decoder: additive``: s_t = s_{t-1} + c_t, a state that only sums up what was attended to. ``attention: none``: the
-fixed-length bottleneck of Cho et al. 2014 (https://arxiv.org/abs/1406.1078), where c is what the encoder ended with.
+``context_sentences``: as many sentences before this one are read too (``training.models.hierarchical``), and c_t is
+mixed with what was found there. ``decoder: additive``: s_t = s_{t-1} + c_t, a state that only sums up what was attended
+to. ``attention: none``: the fixed-length bottleneck of Cho et al. 2014 (https://arxiv.org/abs/1406.1078), where c is
+what the encoder ended with.
 
 One definition serves training (``forward``), the engine (``encode``, ``decode_step``) and scoring (``score``). Its
 memory is ``keys`` (batch, source_length, what the attention makes of annotations) and ``values`` (batch, source_length,
-annotation_size); its state ``hidden_<layer>``, for an LSTM ``cell_<layer>`` (rows, decoder_size), and what feeding and
-attention carry. Each annotation also holds the token's own embedding, so that the place where a token can best be read
-is its own.
+annotation_size), of a document also ``context_keys``, ``context_values`` and ``context_lengths``; its state
+``hidden_<layer>``, for an LSTM ``cell_<layer>`` (rows, decoder_size), and what feeding and attention carry. Each
+annotation also holds the token's own embedding, so that the place where a token can best be read is its own.
 """
 
 from __future__ import annotations
@@ -32,7 +34,6 @@ from training.config import RecurrentConfig
 from training.errors import ConfigError
 from training.models.attention import (
     AdditiveScore,
-    Attended,
     Attention,
     AttentionOverAttention,
     AveragePooling,
@@ -53,7 +54,8 @@ from training.models.attention import (
 )
 from training.models.cells import AdditiveCell, Cell, GRUCell, LSTMCell
 from training.models.encoders import RecurrentLayer, last_states
-from training.models.interface import AutoregressiveModel, Decoded, Encoded, Step, Tensors
+from training.models.hierarchical import HierarchicalAttention
+from training.models.interface import AutoregressiveModel, Context, Decoded, Encoded, Step, Tensors, cross_map
 
 _FED = "fed"
 _CARRIED = "attention_"  # before the names of what the attention carries
@@ -75,8 +77,9 @@ class RecurrentModel(AutoregressiveModel):
             RecurrentLayer(config.encoder, inputs, config.encoder_size, config.bidirectional) for inputs in widths
         )
         annotation = width if config.attention == "none" else width + embedding
-        self.annotation_size = annotation
         self.attention = build_attention(config, annotation)
+        self.context_sentences = config.context_sentences
+        self.hierarchy = _build_hierarchy(config, annotation)
         self.initial = nn.Linear(config.encoder_size, config.decoder_layers * size)
         cells = [_build_cell(config, annotation) for _ in range(config.decoder_layers)]
         self.cells = nn.ModuleList(cells)
@@ -96,7 +99,12 @@ class RecurrentModel(AutoregressiveModel):
     @property
     def capabilities(self) -> Capabilities:
         return Capabilities(
-            generation="autoregressive", scoring=True, prefix=True, beam=True, streaming=True, document_context=False
+            generation="autoregressive",
+            scoring=True,
+            prefix=True,
+            beam=True,
+            streaming=True,
+            document_context=self.hierarchy is not None,
         )
 
     @property
@@ -112,25 +120,21 @@ class RecurrentModel(AutoregressiveModel):
         """A recurrent annotation has read the whole sentence."""
         if self.attention is None:
             return ()
-        cross = AttentionMapEntry(
-            name="cross",
-            tensor="attention_cross",
-            kind="cross",
-            layer=0,
-            heads=self.attention.heads,
-            scope_tokens=0,
-            score_function=score_name(self.config),
-            rows_sum_to_one=self.attention.rows_sum_to_one,
-            includes_end_of_sentence=True,
-        )
-        return (cross,)
+        cross = cross_map(self.attention.heads, score_name(self.config), self.attention.rows_sum_to_one)
+        if self.hierarchy is None:
+            return (cross,)
+        words = cross_map(heads=1, score_function=self.config.score)
+        changes = {"name": "context", "tensor": "attention_context", "kind": "context"}
+        of_sentences = {
+            "name": "context-sentences",
+            "tensor": "attention_context-sentences",
+            "kind": "context_sentence",
+        }
+        return (cross, words.model_copy(update=changes), words.model_copy(update=of_sentences))
 
-    def encode(self, source_ids: Tensor, source_lengths: Tensor) -> Encoded:
+    def encode(self, source_ids: Tensor, source_lengths: Tensor, context: Context | None = None) -> Encoded:
         config = self.config
-        embedded = self.dropout(self.source_embedding(source_ids))
-        outputs = embedded
-        for layer in self.encoder:
-            outputs = self.dropout(layer(outputs, source_lengths))
+        outputs, embedded = self._read(source_ids, source_lengths)
         read = last_states(outputs, source_lengths, config.bidirectional)
         # Bahdanau's: the backward direction alone, where there is one.
         initial = torch.tanh(self.initial(read[:, -config.encoder_size :]))
@@ -145,7 +149,31 @@ class RecurrentModel(AutoregressiveModel):
             return Encoded({"values": read.unsqueeze(1)}, state, {})
         values = torch.cat([outputs, embedded], dim=-1)
         state |= {f"{_CARRIED}{name}": tensor for name, tensor in self.attention.carried(values).items()}
-        return Encoded({"keys": self.attention.keys(values), "values": values}, state, {})
+        memory = {"keys": self.attention.keys(values), "values": values}
+        return Encoded(memory | self._remember(source_ids, context), state, {})
+
+    def _read(self, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """What the encoder makes of sentences, and their embeddings: both (batch, source_length, …)."""
+        embedded = self.dropout(self.source_embedding(ids))
+        outputs = embedded
+        for layer in self.encoder:
+            outputs = self.dropout(layer(outputs, lengths))
+        return outputs, embedded
+
+    def _remember(self, source_ids: Tensor, context: Context | None) -> Tensors:
+        """The memory of the sentences before, each read by itself; of none, of one empty token each."""
+        if self.hierarchy is None:
+            return {}
+        if context is None:
+            none = source_ids.new_zeros(len(source_ids), self.context_sentences)
+            context = Context(none.unsqueeze(-1), none.to(torch.int32))
+        ids, lengths = context
+        batch, sentences, length = ids.shape
+        # A sentence that is not there is read as if it had one token; its weights are 0.
+        read = self._read(ids.flatten(0, 1), lengths.flatten().clamp_min(1))
+        values = torch.cat(read, dim=-1).reshape(batch, sentences, length, -1)
+        keys = self.hierarchy.keys(values)
+        return {"context_keys": keys, "context_values": values, "context_lengths": lengths}
 
     def decode_step(
         self, token_ids: Tensor, positions: Tensor, source_lengths: Tensor, memory: Tensors, state: Tensors
@@ -156,34 +184,40 @@ class RecurrentModel(AutoregressiveModel):
         before = {name: tensor.reshape(batch, hypotheses, *tensor.shape[1:]) for name, tensor in state.items()}
         token_gates = None if self.token_gates is None else self.token_gates(embedded)
         mask = length_mask(source_lengths, memory["values"].shape[1])
-        top, attended, after = self._advance(token_gates, embedded, memory, mask, positions, before)
-        hidden = after[_FED] if _FED in after else self._read_out(top, embedded, attended.context)
+        top, seen, maps, after = self._advance(token_gates, embedded, memory, mask, positions, before)
+        hidden = after[_FED] if _FED in after else self._read_out(top, embedded, seen)
         logits = self.output(hidden).reshape(rows, -1)
-        attention = {} if self.attention is None else {"cross": attended.weights.flatten(0, 1)}
-        return Step(logits, attention, {name: tensor.flatten(0, 1) for name, tensor in after.items()})
+        return Step(
+            logits,
+            {name: weights.flatten(0, 1) for name, weights in maps.items()},
+            {name: tensor.flatten(0, 1) for name, tensor in after.items()},
+        )
 
-    def forward(self, source_ids: Tensor, source_lengths: Tensor, target_inputs: Tensor) -> Decoded:
-        memory, start, _ = self.encode(source_ids, source_lengths)
+    def forward(
+        self, source_ids: Tensor, source_lengths: Tensor, target_inputs: Tensor, context: Context | None = None
+    ) -> Decoded:
+        memory, start, _ = self.encode(source_ids, source_lengths, context)
         mask = length_mask(source_lengths, source_ids.shape[1])
         embedded = self.dropout(self.target_embedding(target_inputs))
         # unbind, not slices: the gradient of a slice is a whole tensor of zeros, and T of them are half of the time.
         tokens = embedded.unbind(1)
         token_gates = [None] * len(tokens) if self.token_gates is None else self.token_gates(embedded).unbind(1)
         state = {name: tensor.unsqueeze(1) for name, tensor in start.items()}
-        tops, contexts, attention, fed = [], [], [], []
+        tops, contexts, attention, fed = [], [], list[Tensors](), []
         for place, (token, gates) in enumerate(zip(tokens, token_gates, strict=True)):
             positions = torch.full_like(source_lengths, place, dtype=torch.int64)
             own_gates = None if gates is None else gates.unsqueeze(1)
-            top, attended, state = self._advance(own_gates, token.unsqueeze(1), memory, mask, positions, state)
+            top, seen, maps, state = self._advance(own_gates, token.unsqueeze(1), memory, mask, positions, state)
             tops.append(top)
-            contexts.append(attended.context)
-            attention.append(attended.weights)
+            contexts.append(seen)
+            attention.append(maps)
             if _FED in state:
                 fed.append(state[_FED])
         hidden = torch.cat(fed, 1) if fed else self._read_out(torch.cat(tops, 1), embedded, torch.cat(contexts, 1))
         logits = self.output(self.dropout(hidden))
-        maps = {} if self.attention is None else {"cross": torch.cat(attention, 1).transpose(1, 2)}
-        return Decoded(logits, maps)
+        return Decoded(
+            logits, {name: torch.cat([step[name] for step in attention], 1).transpose(1, 2) for name in attention[0]}
+        )
 
     def _advance(
         self,
@@ -193,13 +227,14 @@ class RecurrentModel(AutoregressiveModel):
         mask: Tensor,
         positions: Tensor,
         state: Tensors,
-    ) -> tuple[Tensor, Attended, Tensors]:
-        """Attend from the last state, then update it: all (batch, hypotheses, …) -> top state, attended, all states."""
+    ) -> tuple[Tensor, Tensor, Tensors, Tensors]:
+        """Attend from the last state, then update it: all (batch, hypotheses, …) -> top state, context, the attention's
+        maps (batch, hypotheses, heads, …), all states."""
         last = self.config.decoder_layers - 1
-        attended, after = self._attend(state[f"hidden_{last}"], memory, mask, positions, state)
+        seen, maps, after = self._attend(state[f"hidden_{last}"], memory, mask, positions, state)
         gates = token_gates
         if gates is not None and self.context_gates is not None:
-            gates = gates + self.context_gates(attended.context)
+            gates = gates + self.context_gates(seen)
         if gates is not None and self.fed_gates is not None:
             gates = gates + self.fed_gates(state[_FED])
         below = state[f"hidden_{last}"]
@@ -207,23 +242,29 @@ class RecurrentModel(AutoregressiveModel):
             if number:
                 gates = self.layer_gates[number - 1](self.dropout(below))
             before = {name: state[f"{name}_{number}"] for name in cell.state_names}
-            now: Tensors = cell(attended.context if gates is None else gates, before)
+            now: Tensors = cell(seen if gates is None else gates, before)
             after |= {f"{name}_{number}": tensor for name, tensor in now.items()}
             below = now["hidden"]
         if self.fed_gates is not None:
-            after[_FED] = self._read_out(below, embedded, attended.context)
+            after[_FED] = self._read_out(below, embedded, seen)
         # In the order of the state that came in, which is that of the graphs.
-        return below, attended, {name: after[name] for name in state}
+        return below, seen, maps, {name: after[name] for name in state}
 
     def _attend(
         self, queries: Tensor, memory: Tensors, mask: Tensor, positions: Tensor, state: Tensors
-    ) -> tuple[Attended, Tensors]:
+    ) -> tuple[Tensor, Tensors, Tensors]:
+        """Context (batch, hypotheses, annotation_size), maps by name, what is carried on."""
         if self.attention is None:
-            context = memory["values"].expand(-1, queries.shape[1], -1)
-            return Attended(context, context[..., :0].unsqueeze(2)), {}
+            return memory["values"].expand(-1, queries.shape[1], -1), {}, {}
         carried = {name.removeprefix(_CARRIED): state[name] for name in state if name.startswith(_CARRIED)}
         attended, after = self.attention(queries, memory["keys"], memory["values"], mask, positions, carried)
-        return attended, {f"{_CARRIED}{name}": tensor for name, tensor in after.items()}
+        carried_on = {f"{_CARRIED}{name}": tensor for name, tensor in after.items()}
+        if self.hierarchy is None:
+            return attended.context, {"cross": attended.weights}, carried_on
+        past = (memory["context_keys"], memory["context_values"], memory["context_lengths"])
+        context, words, sentences = self.hierarchy(queries, attended.context, *past)
+        maps = {"cross": attended.weights, "context": words.unsqueeze(2), "context-sentences": sentences.unsqueeze(2)}
+        return context, maps, carried_on
 
     def _read_out(self, state: Tensor, embedded: Tensor, context: Tensor) -> Tensor:
         hidden: Tensor = torch.tanh(self.readout(torch.cat([state, embedded, context], dim=-1)))
@@ -262,6 +303,15 @@ def build_attention(config: RecurrentConfig, annotation_size: int) -> Attention 
     if name == "attention_over_attention":
         return AttentionOverAttention(score, config.max_positions)
     return GlobalAttention(score)
+
+
+def _build_hierarchy(config: RecurrentConfig, annotation_size: int) -> HierarchicalAttention | None:
+    if not config.context_sentences:
+        return None
+    if config.attention == "none":
+        raise ConfigError("model.context_sentences needs attention to the sentence itself: set another than none")
+    words, sentences = (SCORES[config.score](config, annotation_size) for _ in range(2))
+    return HierarchicalAttention(words, sentences, annotation_size)
 
 
 def score_name(config: RecurrentConfig) -> str:

@@ -32,7 +32,7 @@ from service.bundle.manifest import AlignmentEntry, AttentionMapEntry, Capabilit
 from service.bundle.tokenizer import EOS_ID, PAD_ID
 from training.config import SandGlassConfig
 from training.errors import ConfigError
-from training.models.interface import Decoded, OneShotModel
+from training.models.interface import Context, Decoded, OneShotModel
 
 TIME, VOCABULARY = 24, 60
 BLOCK = 4  # tokens of a block of the narrowest layer
@@ -48,11 +48,8 @@ _CONTENT = 2  # the original's first content id
 _NEVER = -1e9  # the logit of `<s>` and `<unk>`, which the original does not have
 
 
-class FilterConv(nn.Module):
-    """A convolution over time that sums over input filters, with a bias for each pair of input and output filter.
-
-    Keeps the length: padding of ceil((k-1)/2) in front and floor((k-1)/2) behind.
-    """
+class _OverFilters(nn.Module):
+    """The weights of a convolution over filters and their transpose."""
 
     def __init__(self, kernel: int, inputs: int, outputs: int, in_filters: int = 1, out_filters: int = 1) -> None:
         super().__init__()
@@ -60,6 +57,13 @@ class FilterConv(nn.Module):
         self.weight = nn.Parameter(torch.empty(in_filters, out_filters, kernel, inputs, outputs))
         self.bias = nn.Parameter(torch.empty(in_filters, out_filters, outputs))
         initialize(self, fan_in=kernel * inputs)
+
+
+class FilterConv(_OverFilters):
+    """A convolution over time that sums over input filters, with a bias for each pair of input and output filter.
+
+    Keeps the length: padding of ceil((k-1)/2) in front and floor((k-1)/2) behind.
+    """
 
     def forward(self, tensor: Tensor) -> Tensor:
         """(batch, in_filters, time, inputs) -> (batch, out_filters, time, outputs)."""
@@ -70,15 +74,8 @@ class FilterConv(nn.Module):
         return _convolved(windows, self.weight, self.bias)
 
 
-class FilterTransposedConv(nn.Module):
+class FilterTransposedConv(_OverFilters):
     """The transpose: scatters x[s] W[k] to s + k and crops what ``FilterConv`` would have padded."""
-
-    def __init__(self, kernel: int, inputs: int, outputs: int, in_filters: int = 1, out_filters: int = 1) -> None:
-        super().__init__()
-        self.kernel = kernel
-        self.weight = nn.Parameter(torch.empty(in_filters, out_filters, kernel, inputs, outputs))
-        self.bias = nn.Parameter(torch.empty(in_filters, out_filters, outputs))
-        initialize(self, fan_in=kernel * inputs)
 
     def forward(self, tensor: Tensor) -> Tensor:
         """(batch, in_filters, time, inputs) -> (batch, out_filters, time, outputs)."""
@@ -244,9 +241,11 @@ class SandGlass(OneShotModel):
         chosen_by = "the map whose greatest weight is most often the mirrored token (docs/models.md)"
         return AlignmentEntry(map="1", heads=(0,), shift=0, chosen_by=chosen_by)
 
-    def forward(self, source_ids: Tensor, source_lengths: Tensor, target_inputs: Tensor) -> Decoded:
+    def forward(
+        self, source_ids: Tensor, source_lengths: Tensor, target_inputs: Tensor, context: Context | None = None
+    ) -> Decoded:
         """One pass over the source padded to 24; reads nothing of ``target_inputs``. Raises ValueError for more."""
-        del source_lengths, target_inputs  # the padding is part of what the model reads
+        del source_lengths, target_inputs, context  # the padding is part of what the model reads
         if source_ids.shape[1] > TIME:
             raise ValueError(f"a source of {source_ids.shape[1]} tokens; SandGlass reads {TIME}")
         return self.translate(nn.functional.pad(source_ids, (0, TIME - source_ids.shape[1]), value=PAD_ID))

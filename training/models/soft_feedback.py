@@ -23,7 +23,7 @@ from service.bundle.manifest import AlignmentEntry, AttentionMapEntry, Capabilit
 from training.config import SoftFeedbackConfig
 from training.models.attention import AdditiveScore, length_mask, masked_softmax
 from training.models.encoders import OneHotBiLSTMLayer
-from training.models.interface import AutoregressiveModel, Decoded, Encoded, Step, Tensors
+from training.models.interface import AutoregressiveModel, Context, Decoded, Encoded, Step, Tensors, cross_map
 
 
 class SoftFeedbackModel(AutoregressiveModel):
@@ -58,20 +58,10 @@ class SoftFeedbackModel(AutoregressiveModel):
 
     @property
     def attention_maps(self) -> tuple[AttentionMapEntry, ...]:
-        cross = AttentionMapEntry(
-            name="cross",
-            tensor="attention_cross",
-            kind="cross",
-            layer=0,
-            heads=1,
-            scope_tokens=0,
-            score_function="additive",
-            rows_sum_to_one=True,
-            includes_end_of_sentence=True,
-        )
-        return (cross,)
+        return (cross_map(heads=1, score_function="additive"),)
 
-    def encode(self, source_ids: Tensor, source_lengths: Tensor) -> Encoded:
+    def encode(self, source_ids: Tensor, source_lengths: Tensor, context: Context | None = None) -> Encoded:
+        del context
         values = self.encoder(source_ids, source_lengths)
         hidden = torch.tanh(self.initial(values[:, 0]))
         distribution = hidden.new_zeros(1, self.target_vocabulary).expand(hidden.shape[0], -1)
@@ -94,8 +84,11 @@ class SoftFeedbackModel(AutoregressiveModel):
             {name: tensor.reshape(rows, -1) for name, tensor in after.items()},
         )
 
-    def forward(self, source_ids: Tensor, source_lengths: Tensor, target_inputs: Tensor) -> Decoded:
+    def forward(
+        self, source_ids: Tensor, source_lengths: Tensor, target_inputs: Tensor, context: Context | None = None
+    ) -> Decoded:
         """Says as much as ``target_inputs`` is long, and reads nothing of it."""
+        del context
         memory, start, _ = self.encode(source_ids, source_lengths)
         mask = length_mask(source_lengths, source_ids.shape[1])
         state = {name: tensor.unsqueeze(1) for name, tensor in start.items()}

@@ -22,7 +22,7 @@ from service.bundle.manifest import AlignmentEntry, AttentionMapEntry, Capabilit
 from training.config import TransformerConfig
 from training.errors import ConfigError
 from training.models.attention import length_mask, masked_softmax
-from training.models.interface import AutoregressiveModel, Decoded, Encoded, Step, Tensors
+from training.models.interface import AutoregressiveModel, Context, Decoded, Encoded, Step, Tensors
 
 
 class Transformer(AutoregressiveModel):
@@ -100,7 +100,8 @@ class Transformer(AutoregressiveModel):
             *(entry(kind, layer) for layer in range(config.decoder_layers) for kind in ("decoder_self", "cross")),
         )
 
-    def encode(self, source_ids: Tensor, source_lengths: Tensor) -> Encoded:
+    def encode(self, source_ids: Tensor, source_lengths: Tensor, context: Context | None = None) -> Encoded:
+        del context
         batch, length = source_ids.shape
         mask = length_mask(source_lengths, length)[:, None, None]
         positions = torch.arange(length, device=source_ids.device).unsqueeze(0)
@@ -138,8 +139,11 @@ class Transformer(AutoregressiveModel):
             attention[f"decoder-self-{number}"], attention[f"cross-{number}"] = own[:, :, 0], seen[:, :, 0]
         return Step(self.output(self.decoder_norm(hidden))[:, 0], attention, after)
 
-    def forward(self, source_ids: Tensor, source_lengths: Tensor, target_inputs: Tensor) -> Decoded:
+    def forward(
+        self, source_ids: Tensor, source_lengths: Tensor, target_inputs: Tensor, context: Context | None = None
+    ) -> Decoded:
         """Every position in parallel, each seeing those before it."""
+        del context
         memory, _, attention = self.encode(source_ids, source_lengths)
         length = target_inputs.shape[1]
         positions = torch.arange(length, device=target_inputs.device).unsqueeze(0)

@@ -174,8 +174,13 @@ def attention_hits(example: Example, looked_at: list[tuple[int, int]]) -> list[b
     ``looked_at`` has, for each target character, the span (begin, end) in the source text of greatest weight; an empty
     span stands for a special token. Hyphens are not judged: no field is theirs.
     """
-    hits = []
-    for (begin, end), wanted in zip(looked_at, TARGET_FIELDS, strict=True):
-        if wanted != OTHER:
-            hits.append(wanted in example.annotation[begin:end])
-    return hits
+    return attention_hits_in(example.annotation, looked_at)
+
+
+def attention_hits_in(fields: str, looked_at: list[tuple[int, int]]) -> list[bool]:
+    """The same of a field mask, of the target's fields that it has."""
+    return [
+        wanted in fields[begin:end]
+        for (begin, end), wanted in zip(looked_at, TARGET_FIELDS, strict=True)
+        if wanted != OTHER and wanted in fields
+    ]

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Example:
-    """A source text, its target, and what the generator knows of their alignment, in a form of the task's own."""
+    """A source text, its target, and what the generator knows of their alignment, in a form of the task's own;
+    ``context`` are the sentences before the source in its document."""
 
     source: str
     target: str
     annotation: str
+    context: tuple[str, ...] = ()

@@ -16,9 +16,14 @@ LONGEST = 25
 
 def examples(seed: int) -> Iterator[Example]:
     """Endless examples of length 1..25, the same for the same seed. ``annotation`` is empty: position says all."""
+    return examples_of_length(1, LONGEST, seed)
+
+
+def examples_of_length(shortest: int, longest: int, seed: int) -> Iterator[Example]:
+    """The same of other lengths, such as those that no model was trained on."""
     generator = random.Random(seed)
     while True:
-        numbers = [str(generator.randint(1, LARGEST_NUMBER)) for _ in range(generator.randint(1, LONGEST))]
+        numbers = [str(generator.randint(1, LARGEST_NUMBER)) for _ in range(generator.randint(shortest, longest))]
         yield Example(source=" ".join(numbers), target=" ".join(reversed(numbers)), annotation="")
 
 

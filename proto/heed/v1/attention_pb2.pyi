@@ -33,6 +33,7 @@ class AttentionKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ATTENTION_KIND_CROSS: _ClassVar[AttentionKind]
     ATTENTION_KIND_ENCODER_SELF: _ClassVar[AttentionKind]
     ATTENTION_KIND_DECODER_SELF: _ClassVar[AttentionKind]
+    ATTENTION_KIND_CONTEXT: _ClassVar[AttentionKind]
 
 class AttentionUnit(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -40,6 +41,7 @@ class AttentionUnit(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ATTENTION_UNIT_TOKEN: _ClassVar[AttentionUnit]
     ATTENTION_UNIT_WORD: _ClassVar[AttentionUnit]
     ATTENTION_UNIT_BLOCK: _ClassVar[AttentionUnit]
+    ATTENTION_UNIT_SENTENCE: _ClassVar[AttentionUnit]
 ATTENTION_VIEW_UNSPECIFIED: AttentionView
 ATTENTION_VIEW_ALIGNMENT: AttentionView
 ATTENTION_VIEW_WORD: AttentionView
@@ -55,10 +57,12 @@ ATTENTION_KIND_UNSPECIFIED: AttentionKind
 ATTENTION_KIND_CROSS: AttentionKind
 ATTENTION_KIND_ENCODER_SELF: AttentionKind
 ATTENTION_KIND_DECODER_SELF: AttentionKind
+ATTENTION_KIND_CONTEXT: AttentionKind
 ATTENTION_UNIT_UNSPECIFIED: AttentionUnit
 ATTENTION_UNIT_TOKEN: AttentionUnit
 ATTENTION_UNIT_WORD: AttentionUnit
 ATTENTION_UNIT_BLOCK: AttentionUnit
+ATTENTION_UNIT_SENTENCE: AttentionUnit
 
 class AttentionOptions(_message.Message):
     __slots__ = ("view", "maps", "layers", "heads", "head_reduction", "data_type")

@@ -87,15 +87,17 @@ class ModelCapabilities(_message.Message):
     def __init__(self, generation: _Optional[_Union[Generation, str]] = ..., scoring: _Optional[bool] = ..., prefix: _Optional[bool] = ..., beam: _Optional[bool] = ..., streaming: _Optional[bool] = ..., document_context: _Optional[bool] = ...) -> None: ...
 
 class ModelLimits(_message.Message):
-    __slots__ = ("max_source_tokens", "max_target_tokens")
+    __slots__ = ("max_source_tokens", "max_target_tokens", "max_context_sentences")
     MAX_SOURCE_TOKENS_FIELD_NUMBER: _ClassVar[int]
     MAX_TARGET_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    MAX_CONTEXT_SENTENCES_FIELD_NUMBER: _ClassVar[int]
     max_source_tokens: int
     max_target_tokens: int
-    def __init__(self, max_source_tokens: _Optional[int] = ..., max_target_tokens: _Optional[int] = ...) -> None: ...
+    max_context_sentences: int
+    def __init__(self, max_source_tokens: _Optional[int] = ..., max_target_tokens: _Optional[int] = ..., max_context_sentences: _Optional[int] = ...) -> None: ...
 
 class AttentionMap(_message.Message):
-    __slots__ = ("name", "kind", "layer", "heads", "scope_tokens", "score_function", "rows_sum_to_one", "includes_end_of_sentence", "tokens_per_unit")
+    __slots__ = ("name", "kind", "layer", "heads", "scope_tokens", "score_function", "rows_sum_to_one", "includes_end_of_sentence", "tokens_per_unit", "unit")
     NAME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     LAYER_FIELD_NUMBER: _ClassVar[int]
@@ -105,6 +107,7 @@ class AttentionMap(_message.Message):
     ROWS_SUM_TO_ONE_FIELD_NUMBER: _ClassVar[int]
     INCLUDES_END_OF_SENTENCE_FIELD_NUMBER: _ClassVar[int]
     TOKENS_PER_UNIT_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
     name: str
     kind: _attention_pb2.AttentionKind
     layer: int
@@ -114,4 +117,5 @@ class AttentionMap(_message.Message):
     rows_sum_to_one: bool
     includes_end_of_sentence: bool
     tokens_per_unit: int
-    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[_attention_pb2.AttentionKind, str]] = ..., layer: _Optional[int] = ..., heads: _Optional[int] = ..., scope_tokens: _Optional[int] = ..., score_function: _Optional[str] = ..., rows_sum_to_one: _Optional[bool] = ..., includes_end_of_sentence: _Optional[bool] = ..., tokens_per_unit: _Optional[int] = ...) -> None: ...
+    unit: _attention_pb2.AttentionUnit
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[_attention_pb2.AttentionKind, str]] = ..., layer: _Optional[int] = ..., heads: _Optional[int] = ..., scope_tokens: _Optional[int] = ..., score_function: _Optional[str] = ..., rows_sum_to_one: _Optional[bool] = ..., includes_end_of_sentence: _Optional[bool] = ..., tokens_per_unit: _Optional[int] = ..., unit: _Optional[_Union[_attention_pb2.AttentionUnit, str]] = ...) -> None: ...

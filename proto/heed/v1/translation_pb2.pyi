@@ -25,16 +25,28 @@ class DecodingOptions(_message.Message):
     def __init__(self, max_output_tokens: _Optional[int] = ...) -> None: ...
 
 class Translation(_message.Message):
-    __slots__ = ("status", "hypotheses", "source_tokens", "source_words")
+    __slots__ = ("status", "hypotheses", "source_tokens", "source_words", "context_sentences")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     HYPOTHESES_FIELD_NUMBER: _ClassVar[int]
     SOURCE_TOKENS_FIELD_NUMBER: _ClassVar[int]
     SOURCE_WORDS_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_SENTENCES_FIELD_NUMBER: _ClassVar[int]
     status: _status_pb2.Status
     hypotheses: _containers.RepeatedCompositeFieldContainer[Hypothesis]
     source_tokens: _containers.RepeatedCompositeFieldContainer[Token]
     source_words: _containers.RepeatedCompositeFieldContainer[Word]
-    def __init__(self, status: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., hypotheses: _Optional[_Iterable[_Union[Hypothesis, _Mapping]]] = ..., source_tokens: _Optional[_Iterable[_Union[Token, _Mapping]]] = ..., source_words: _Optional[_Iterable[_Union[Word, _Mapping]]] = ...) -> None: ...
+    context_sentences: _containers.RepeatedCompositeFieldContainer[ContextSentence]
+    def __init__(self, status: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., hypotheses: _Optional[_Iterable[_Union[Hypothesis, _Mapping]]] = ..., source_tokens: _Optional[_Iterable[_Union[Token, _Mapping]]] = ..., source_words: _Optional[_Iterable[_Union[Word, _Mapping]]] = ..., context_sentences: _Optional[_Iterable[_Union[ContextSentence, _Mapping]]] = ...) -> None: ...
+
+class ContextSentence(_message.Message):
+    __slots__ = ("text", "tokens", "words")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    WORDS_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    tokens: _containers.RepeatedCompositeFieldContainer[Token]
+    words: _containers.RepeatedCompositeFieldContainer[Word]
+    def __init__(self, text: _Optional[str] = ..., tokens: _Optional[_Iterable[_Union[Token, _Mapping]]] = ..., words: _Optional[_Iterable[_Union[Word, _Mapping]]] = ...) -> None: ...
 
 class Hypothesis(_message.Message):
     __slots__ = ("text", "log_probability", "finish_reason", "tokens", "words", "attention")
