@@ -51,9 +51,12 @@ FORMS: dict[str, dict[str, object]] = {
     "none": {"attention": "none"},
     "general, input feeding": {"attention": "general", "input_feeding": True},
     "additive, state s + c": {"attention": "additive", "decoder": "additive"},
-    "additive, one-way encoder": {"attention": "additive", "bidirectional": False},
-    "additive, GRU encoder": {"attention": "additive", "encoder": "gru"},
-    "additive, LSTM decoder": {"attention": "additive", "decoder": "lstm"},
+    "additive, one-way GRU, LSTM decoder": {
+        "attention": "additive",
+        "bidirectional": False,
+        "encoder": "gru",
+        "decoder": "lstm",
+    },
 }
 TRANSFORMER = "Transformer"
 TRANSFORMER_CONFIG = {

@@ -18,6 +18,7 @@ from service.bundle.manifest import (
     FORMAT_VERSION,
     MANIFEST_FILE,
     MANIFEST_HASH_FILE,
+    AlignmentEntry,
     FileEntry,
     GoldenSentence,
     GraphEntry,
@@ -28,11 +29,13 @@ from service.bundle.manifest import (
     TokenizerEntry,
 )
 from service.bundle.tokenizer import Tokenizer
+from training.alignment import measure_alignment
 from training.config import Config
 from training.corpus import SIDES, Corpus
 from training.graphs import WEIGHTS_FILE, write_graphs, write_weights
-from training.models.interface import TranslationModel
+from training.models.interface import AutoregressiveModel, TranslationModel
 from training.parity import prove_parity, translate
+from training.tasks import TASKS
 from training.trainer import load_best, validate
 
 
@@ -55,6 +58,7 @@ def export_bundle(config: Config, corpus: Corpus, repository: Path, progress: Ca
             scores={"validation_exact_match": score.exact_match, "validation_loss": score.loss},
         ),
         progress,
+        measure_alignment(model, corpus, TASKS[config.corpus.task]) if isinstance(model, AutoregressiveModel) else None,
     )
 
 
@@ -65,15 +69,20 @@ def write_bundle(
     tokenizers: dict[str, Path],
     provenance: Provenance,
     progress: Callable[[str], None],
+    alignment: AlignmentEntry | None = None,
 ) -> Path:
-    """Export ``model`` into ``directory``, whose last two parts are the config's name and version."""
+    """Export ``model`` into ``directory``, whose last two parts are the config's name and version.
+
+    ``alignment``: the one that was measured; by default the model's own.
+    """
     model.eval()
+    alignment = alignment or model.alignment
     partial, replaced = (directory.with_name(f".{directory.name}.{kind}") for kind in ("partial", "replaced"))
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
         weights = write_weights(model, partial / WEIGHTS_FILE)
-        graphs = write_graphs(model, partial, weights)
+        graphs = write_graphs(model, partial, weights, alignment)
         worst = prove_parity(model, partial, graphs)
         progress(f"parity with PyTorch: greatest difference {worst:.2e}")
         entries = _copy_tokenizers(tokenizers, partial)
@@ -95,7 +104,7 @@ def write_bundle(
             graphs=tuple(graphs),
             state=_state_of(graphs),
             attention_maps=model.attention_maps,
-            alignment=model.alignment,
+            alignment=alignment,
             golden_sentences=_translate_golden(model, config, partial, entries),
             provenance=provenance,
         )

@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.export import Dim
 
-from service.bundle.manifest import AttentionVariant, Dtype, GraphEntry, Role, TensorSpec
+from service.bundle.manifest import AlignmentEntry, AttentionVariant, Dtype, GraphEntry, Role, TensorSpec
 from training.errors import TrainingError
 from training.models.interface import AutoregressiveModel, Context, Encoded, OneShotModel, TranslationModel
 
@@ -111,9 +111,15 @@ def write_weights(model: nn.Module, path: Path) -> dict[str, tuple[int, int]]:
 # --- graphs ----------------------------------------------------------------------------------------------------------
 
 
-def write_graphs(model: TranslationModel, directory: Path, weights: dict[str, tuple[int, int]]) -> list[GraphEntry]:
-    """Export a model of any family into ``directory``, where ``weights`` were written. Raises TrainingError."""
-    write = _Writer(model, directory, weights)
+def write_graphs(
+    model: TranslationModel,
+    directory: Path,
+    weights: dict[str, tuple[int, int]],
+    alignment: AlignmentEntry | None = None,
+) -> list[GraphEntry]:
+    """Export a model of any family into ``directory``, where ``weights`` were written; ``alignment`` in place of the
+    model's own. Raises TrainingError."""
+    write = _Writer(model, directory, weights, alignment or model.alignment)
     if isinstance(model, OneShotModel):
         return _write_one_shot(model, write)
     if isinstance(model, AutoregressiveModel):
@@ -233,11 +239,12 @@ class _Writer:
     model: TranslationModel
     directory: Path
     weights: dict[str, tuple[int, int]]
+    alignment: AlignmentEntry | None
 
     def variants(self, role: Role) -> dict[AttentionVariant, list[str]]:
         """The maps that each graph of a role emits. A variant that would be another's twin is not written."""
         of_role = [entry.name for entry in self.model.attention_maps if entry.emitted_by == role]
-        alignment = self.model.alignment
+        alignment = self.alignment
         found: dict[AttentionVariant, list[str]] = {"none": []}
         if role == "decode_step" and alignment is not None and alignment.map in of_role and len(of_role) > 1:
             found["alignment"] = [alignment.map]
