@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from service.attention.views import aligned
+from service.attention.words import words_of
 from service.bundle.repository import Repository
+from service.bundle.tokenizer import TokenizedText
 from service.engine.engine import Engine, EngineSettings
 from service.engine.onnx_model import OnnxModel
 from service.engine.sentence import SentenceRequest
@@ -105,8 +107,38 @@ def draw(name: str, version: int, source: str, output: Path) -> None:
     print(f"{output.relative_to(ROOT)}: {source} -> {target.text}")
 
 
+def draw_story(name: str, version: int, story: Sequence[str], output: Path) -> None:
+    """Translate a document's last sentence and draw what each token looked at: words of the sentences before, those
+    sentences, and words of the sentence itself."""
+    bundle = Repository(ROOT / "exported").load(name, version)
+    engine = Engine(OnnxModel(bundle), EngineSettings(workers=1))
+    *before, own = [bundle.source_tokenizer.encode(text) for text in story]
+    context_ids = tuple(tuple(text.ids) for text in before)
+    limit = bundle.manifest.limits.max_target_tokens
+    request = SentenceRequest(tuple(own.ids), limit, attention="full", context_ids=context_ids)
+    best = engine.translate([request])[0].hypotheses[0]
+    engine.stop()
+    rows = [token.piece for token in bundle.target_tokenizer.decode(best.target_ids).tokens]
+
+    def by_words(weights: Weights, texts: Sequence[TokenizedText]) -> tuple[list[str], Weights]:
+        words = [words_of(text.text, text.tokens) for text in texts]
+        ends = np.cumsum([0, *(len(text.tokens) for text in texts)])
+        begins = [int(end) + word.begin_token for end, of_text in zip(ends, words, strict=False) for word in of_text]
+        return [word.text for of_text in words for word in of_text], np.add.reduceat(weights, begins, axis=1)
+
+    maps = {key: weights[:, 0] for key, weights in best.attention.items()}
+    columns, weights = by_words(maps["context"], before)
+    panels = [("words of the sentences before", columns, rows, weights)]
+    panels.append(("the sentences before", [str(i + 1) for i in range(len(before))], rows, maps["context-sentences"]))
+    own_columns, own_weights = by_words(maps["cross"], [own])
+    panels.append(("the sentence itself", own_columns, rows, own_weights))
+    heatmaps(output, panels)
+
+
 def main() -> None:
     draw("dates", 1, "Wednesday, 9 May 2018", PICTURES / "dates.svg")
+    story = ("In 1997 she moved to Rome.", "Flight 2031 was late.", "He left on June 3.")
+    draw_story("dates-in-context", 1, story, PICTURES / "dates-in-context.svg")
     draw("reverse", 1, "17 3 42 8 25 50 1 33 9 21", PICTURES / "reverse.svg")
 
 
