@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import BUNDLES
+from service.client import Client
+from tests.conftest import BUNDLES, FAMILIES
 
 HEED = [sys.executable, "-c", "from service.cli import main; main()"]
 SECONDS = 60
@@ -47,6 +48,14 @@ class Running:
 @pytest.fixture(scope="module")
 def server() -> Iterator[Running]:
     running = Running("--pause-seconds", "0")
+    yield running
+    assert running.terminate() == 0, running.log
+
+
+@pytest.fixture(scope="module")
+def storyteller() -> Iterator[Running]:
+    """A server whose model ``stories`` reads up to three sentences before each text."""
+    running = Running("--models", str(FAMILIES), "--pause-seconds", "0")
     yield running
     assert running.terminate() == 0, running.log
 
@@ -118,6 +127,70 @@ def test_attention_is_drawn(server: Running, choice: str, shows: str) -> None:
     assert shows in "\n".join(drawing)
 
 
+def told(server: Running, texts: list[str], sentences: int = 3) -> list[str]:
+    """The texts translated in one call, each behind so many of those before it."""
+    contexts = [texts[max(0, place - sentences) : place] for place in range(len(texts))] if sentences else []
+    with Client(server.address) as client:
+        reply = client.translate(texts, "stories", contexts=contexts)
+    return [translation.hypotheses[0].text for translation in reply.translations]
+
+
+def test_a_document_gives_each_text_with_those_before_it(storyteller: Running) -> None:
+    texts = ["1", "2 3", "4", "5 6", "7 8"]
+    words = ("translate", *texts, "--model", "stories", "--address", storyteller.address)
+    done = heed(*words, "--document")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == told(storyteller, texts)
+    apart = heed(*words).stdout.splitlines()
+    assert apart == told(storyteller, texts, sentences=0)
+    assert apart[0] == done.stdout.splitlines()[0]
+    assert set(apart[1:]).isdisjoint(done.stdout.splitlines()[1:])
+
+
+def test_a_document_of_many_lines_goes_on_from_call_to_call(storyteller: Running) -> None:
+    """64 lines go in a call. An empty line and one that is no text are no sentences of the document."""
+    texts = [f"{place % 20} {place * 7 % 20}" for place in range(70)]
+    lines = [text.encode() for text in texts]
+    lines[30:30] = [b"", b"  "]
+    lines[63:63] = [b"\xff\xfe"]
+    words = ("translate", "-", "--document", "--model", "stories", "--address", storyteller.address)
+    stdin = b"".join(line + b"\n" for line in lines)
+    done = subprocess.run([*HEED, *words], input=stdin, capture_output=True, timeout=SECONDS, env=QUIET)
+    assert done.returncode == 1
+    assert done.stderr.decode() == "heed: b'\\xff\\xfe': not valid UTF-8\n"
+    found = done.stdout.decode().splitlines()
+    assert len(found) == len(lines)
+    assert [found[place] for place in (30, 31, 63)] == [""] * 3
+    assert [text for text in found if text] == told(storyteller, texts)
+    # The first texts of the second call are 61 to 63 of the document: they are not as if it began there.
+    assert found[64:67] != told(storyteller, texts[61:64])
+
+
+def test_the_words_before_a_text_are_drawn(storyteller: Running) -> None:
+    words = ("--document", "--model", "stories", "--address", storyteller.address)
+    maps = ("--map", "context", "--map", "context-sentences")
+    done = heed("translate", "1 2", "3", "4 5", *words, "--attention", "word", *maps)
+    assert (done.returncode, done.stderr) == (0, "")
+    *_, by_word, by_sentence = done.stdout.split("\n\n")
+    title, header, *rows = by_word.splitlines()
+    assert title == "context, layer 0, head 0 (additive)"
+    assert header.split() == ["1", "2", "</s>", "3", "</s>"]
+    assert any(shade in row for row in rows for shade in "░▒▓█")
+    title, header, *_ = by_sentence.splitlines()
+    assert title == "context-sentences, layer 0, head 0 (additive)"
+    assert header.strip() == "1 2 3"
+
+
+def test_a_document_as_json_has_what_was_read_before_each_text(storyteller: Running) -> None:
+    words = ("--document", "--model", "stories", "--address", storyteller.address, "--json", "--attention", "full")
+    done = heed("translate", "1 2", "3", "4 5", *words)
+    replies = [json.loads(line)["translations"][0] for line in done.stdout.splitlines()]
+    read = [[sentence["text"] for sentence in reply.get("contextSentences", [])] for reply in replies]
+    assert read == [[], ["1 2"], ["1 2", "3"]]
+    maps = [matrix["map"] for matrix in replies[0]["hypotheses"][0]["attention"]["matrices"]]
+    assert maps == ["cross", "context", "context-sentences"]
+
+
 def test_models_are_listed(server: Running) -> None:
     done = heed("models", "--address", server.address)
     assert done.returncode == 0
@@ -132,6 +205,9 @@ def test_models_are_listed(server: Running) -> None:
     [
         (("translate", "a", "--model", "nobody"), "no model 'nobody'; this server has letters, numbers (NOT_FOUND)"),
         (("translate", "a", "--from", "de", "--to", "en"), "no model from 'de' to 'en'"),
+        (("translate", "a", "--map", "cross"), "--map: needs --attention beside it"),
+        (("translate", "a", "--map", "nothing", "--attention", "word"), "letters has no attention map 'nothing'"),
+        (("translate", "a", "b", "--document"), "letters translates sentences by themselves"),
         (("translate", "a", "--address", "127.0.0.1:1"), "no server answers there"),
         (("serve", "--models", "/nowhere"), "no directory /nowhere"),
         (("serve", "--address", "nonsense"), "--address nonsense: an address is HOST:PORT"),
