@@ -155,16 +155,16 @@ def translate(
 
     Examples: heed translate "9 May 2018" --attention word; cat dates.txt | heed translate -
     """
-    before = deque[str](maxlen=_SENTENCES_BEFORE) if document else None
+    before = deque[str](maxlen=_SENTENCES_BEFORE)  # those that were translated
     if maps and attention is None:
         raise CommandError("--map: needs --attention beside it")
     view = None if attention is None else _VIEWS[attention]
     from_stdin = texts == ["-"]
     failed = False
     with Client(address, timeout) as client:
-        for chunk in _chunks(_lines() if from_stdin else texts):
+        for chunk in _chunks(_lines() if from_stdin else texts, one_by_one=document):
             sent = [text for text in chunk if _is_utf8(text) and (text.strip() or not from_stdin)]
-            contexts = [] if before is None else _contexts_of(sent, before)
+            contexts = [list(before)] * len(sent) if document else []
             options = _Options(model, source, target, view, maps or ())
             replies = iter(_translate_chunk(client, sent, contexts, options) if sent else ())
             for text in chunk:
@@ -174,7 +174,9 @@ def translate(
                     failed = True
                     print("{}" if json else "", flush=True)  # noqa: T201
                     _complain(f"{text.encode(errors='surrogateescape')[:40]!r}: not valid UTF-8")
-                elif not _show(next(replies), text, json):
+                elif _show(next(replies), text, json):
+                    before.append(text)
+                else:
                     failed = True
     if failed:
         raise typer.Exit(1)
@@ -216,9 +218,9 @@ def _lines() -> Iterator[str]:
         yield line.rstrip("\r\n")
 
 
-def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
-    """A person's lines are answered one by one, a file's many at once."""
-    size = 1 if sys.stdin.isatty() else _LINES_PER_CALL
+def _chunks(texts: Iterable[str], one_by_one: bool) -> Iterator[list[str]]:
+    """A person's lines are answered one by one, a file's many at once, unless one is the context of the next."""
+    size = 1 if one_by_one or sys.stdin.isatty() else _LINES_PER_CALL
     remaining = iter(texts)
     while chunk := list(itertools.islice(remaining, size)):
         yield chunk
@@ -232,15 +234,6 @@ class _Options(NamedTuple):
     target: str
     view: attention_pb2.AttentionView | None
     maps: Sequence[str]
-
-
-def _contexts_of(texts: Sequence[str], before: deque[str]) -> list[list[str]]:
-    """The texts before each of ``texts``, which come behind ``before`` and are added to it."""
-    contexts = []
-    for text in texts:
-        contexts.append(list(before))
-        before.append(text)
-    return contexts
 
 
 def _translate_chunk(
@@ -288,6 +281,9 @@ def _draw(translation: translation_pb2.Translation) -> None:
         heads = matrix.heads or ["mean"]
         for head, weights in zip(heads, unpack(matrix), strict=True):
             console.print(f"\n{matrix.map}, layer {matrix.layer}, head {head} ({matrix.score_function})", style="dim")
+            if not columns:
+                console.print("(no sentence before)", style="dim")
+                continue
             for line in draw(rows, columns, weights, console.width):
                 console.print(line, markup=False, soft_wrap=True)
 

@@ -140,7 +140,7 @@ class Engine:
 
     def _join(self, model: OnnxModel, batch: RunningBatch, joiners: list[Sentence]) -> None:
         """Encode newcomers, those of like length together, and add them to the batch."""
-        for group in _encode_groups(joiners):
+        for group in _encode_groups(joiners, model.context_sentences):
             started = self._clock()
             try:
                 feeds = _padded(group, sentences=model.context_sentences)
@@ -288,15 +288,20 @@ class Engine:
             sentence.future.set_exception(error)
 
 
-def _encode_groups(sentences: list[Sentence]) -> list[list[Sentence]]:
+def _encode_groups(sentences: list[Sentence], context_sentences: int = 0) -> list[list[Sentence]]:
     """Cut newcomers into groups of like length, each of a bounded number of padded tokens."""
     groups: list[list[Sentence]] = []
+    widest = (0, 0)
     for sentence in sorted(sentences, key=lambda sentence: sentence.request.source_tokens):
-        length = sentence.request.source_tokens
-        if groups and (len(groups[-1]) + 1) * length <= _ENCODE_TOKENS:
+        request = sentence.request
+        context = max(map(len, request.context_ids), default=0)
+        widest = (max(widest[0], len(request.source_ids)), max(widest[1], context))
+        row = widest[0] + context_sentences * widest[1]
+        if groups and (len(groups[-1]) + 1) * row <= _ENCODE_TOKENS:
             groups[-1].append(sentence)
         else:
             groups.append([sentence])
+            widest = (len(request.source_ids), context)
     return groups
 
 

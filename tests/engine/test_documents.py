@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from service.bundle.manifest import AttentionVariant
 from service.bundle.repository import Bundle, Repository
 from service.bundle.tokenizer import EOS_ID
-from service.engine.engine import Engine, EngineSettings
+from service.engine.engine import _ENCODE_TOKENS, Engine, EngineSettings, _encode_groups, _padded
 from service.engine.errors import QueueFullError
 from service.engine.onnx_model import GrowingAxis, OnnxModel
 from service.engine.sentence import Hypothesis, Sentence, SentenceRequest
@@ -177,3 +177,27 @@ def test_the_queue_is_full_of_contexts_too(model: OnnxModel) -> None:
         assert len(engine.translate([told])) == 1
     finally:
         engine.stop()
+
+
+@given(
+    shapes=st.lists(
+        st.tuples(st.integers(1, 300), st.lists(st.integers(1, 300), max_size=SENTENCES)), min_size=1, max_size=120
+    )
+)
+@settings(deadline=None, max_examples=50)
+def test_what_is_encoded_together_is_bounded_with_its_padding(shapes: list[tuple[int, list[int]]]) -> None:
+    """Sentence and context are padded apart: short ones with long contexts must not widen long ones without."""
+    sentences = [
+        Sentence(
+            SentenceRequest((5,) * length, 9, context_ids=tuple((5,) * other for other in context)),
+            Future(),
+            submitted=0.0,
+        )
+        for length, context in shapes
+    ]
+    groups = _encode_groups(sentences, SENTENCES)
+    assert sorted(map(id, (sentence for group in groups for sentence in group))) == sorted(map(id, sentences))
+    for group in groups:
+        feeds = _padded(group, sentences=SENTENCES)
+        padded = feeds["source_ids"].size + feeds["context_ids"].size
+        assert len(group) == 1 or padded <= _ENCODE_TOKENS + len(group) * SENTENCES

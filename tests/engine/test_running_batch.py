@@ -5,7 +5,7 @@ from concurrent.futures import Future
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.bundle.tokenizer import BOS_ID
@@ -65,6 +65,7 @@ def _widths(batch: RunningBatch) -> tuple[int, int]:
 
 
 @given(st.randoms(use_true_random=False))
+@settings(max_examples=50, deadline=None)
 def test_rows_keep_their_own_memory_and_state_through_joins_and_leaves(generator: random.Random) -> None:
     batch, number = RunningBatch(6, AXES), 4
     steps: dict[int, int] = {}

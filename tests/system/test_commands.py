@@ -147,8 +147,17 @@ def test_a_document_gives_each_text_with_those_before_it(storyteller: Running) -
     assert set(apart[1:]).isdisjoint(done.stdout.splitlines()[1:])
 
 
+def test_what_cannot_be_translated_is_no_context_of_the_next(storyteller: Running) -> None:
+    long = " ".join(["1"] * 70)
+    done = heed("translate", "1", "", long, "3", "--document", "--model", "stories", "--address", storyteller.address)
+    assert done.returncode == 1
+    first, third = told(storyteller, ["1", "3"])
+    assert done.stdout.splitlines() == [first, "", "", third]
+    assert [line.split(": ")[2] for line in done.stderr.splitlines()] == ["contents[0]", "contents[0]"]
+
+
 def test_a_document_of_many_lines_goes_on_from_call_to_call(storyteller: Running) -> None:
-    """64 lines go in a call. An empty line and one that is no text are no sentences of the document."""
+    """An empty line and one that is no text are no sentences of the document."""
     texts = [f"{place % 20} {place * 7 % 20}" for place in range(70)]
     lines = [text.encode() for text in texts]
     lines[30:30] = [b"", b"  "]
@@ -162,7 +171,7 @@ def test_a_document_of_many_lines_goes_on_from_call_to_call(storyteller: Running
     assert len(found) == len(lines)
     assert [found[place] for place in (30, 31, 63)] == [""] * 3
     assert [text for text in found if text] == told(storyteller, texts)
-    # The first texts of the second call are 61 to 63 of the document: they are not as if it began there.
+    # Lines in the middle of the document are not as if it began there.
     assert found[64:67] != told(storyteller, texts[61:64])
 
 
