@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from service.bundle.tokenizer import BOS_ID, EOS_ID, PAD_ID
 from training import batches
 from training.batches import make_batch, plan_epoch, plan_epoch_of_any_length
-from training.corpus import ParallelArrays, TokenArrays
+from training.corpus import ContextArrays, ParallelArrays, TokenArrays
 
 LENGTHS = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1, max_size=120)
 SEEDS = st.integers(0, 2**32)
@@ -29,6 +29,14 @@ def arrays(lengths: list[int]) -> TokenArrays:
 
 def parallel(lengths: list[tuple[int, int]]) -> ParallelArrays:
     return ParallelArrays(arrays([source for source, _ in lengths]), arrays([target for _, target in lengths]))
+
+
+def in_context(before: list[list[int]], most: int) -> ParallelArrays:
+    """Pairs of one length each; ``before`` has the lengths of the sentences before each."""
+    pairs = parallel([(2, 2)] * len(before))
+    counts = np.cumsum([0, *map(len, before)], dtype=np.int64)
+    sentences = arrays([length for lengths in before for length in lengths])
+    return ParallelArrays(pairs.source, pairs.target, ContextArrays(sentences, counts, most))
 
 
 def as_lists(plan: list[np.ndarray]) -> list[list[int]]:
@@ -174,3 +182,61 @@ def test_one_small_batch_to_the_letter() -> None:
 def test_a_sentence_that_is_not_there_is_an_error() -> None:
     with pytest.raises(IndexError):
         make_batch(parallel([(1, 1)]), np.array([5]))
+
+
+# --- the sentences before --------------------------------------------------------------------------------------------
+
+BEFORE = st.integers(1, 4).flatmap(
+    lambda most: st.tuples(st.just(most), st.lists(st.lists(st.integers(1, 9), max_size=most), min_size=1, max_size=20))
+)
+
+
+@settings(deadline=None)
+@given(BEFORE, st.data())
+def test_a_batch_holds_the_sentences_before_each_and_padding(
+    before: tuple[int, list[list[int]]], data: st.DataObject
+) -> None:
+    most, lengths = before
+    corpus = in_context(lengths, most)
+    assert corpus.context is not None
+    chosen = data.draw(st.lists(st.integers(0, len(lengths) - 1), min_size=1, max_size=10))
+    context = make_batch(corpus, np.array(chosen)).context
+    assert context is not None
+    assert (context.ids.dtype, context.lengths.dtype) == (torch.int64, torch.int32)
+    longest = max((length for i in chosen for length in lengths[i]), default=0)
+    assert context.ids.shape == (len(chosen), most, max(1, longest))
+    assert context.lengths.tolist() == [lengths[i] + [0] * (most - len(lengths[i])) for i in chosen]
+    for rows, i in zip(context.ids.tolist(), chosen, strict=True):
+        wanted = [sentence.tolist() for sentence in corpus.context[i]] + [[]] * (most - len(lengths[i]))
+        assert rows == [ids + [PAD_ID] * (context.ids.shape[-1] - len(ids)) for ids in wanted]
+
+
+def test_one_small_batch_in_context_to_the_letter() -> None:
+    """A sentence after two, one after none, one after one."""
+    sentences = TokenArrays(np.array([7, 8, 2, 9, 2, 5, 2], dtype=np.int32), np.array([0, 3, 5, 7]))
+    pairs = parallel([(1, 1)] * 3)
+    corpus = ParallelArrays(pairs.source, pairs.target, ContextArrays(sentences, np.array([0, 2, 2, 3]), most=2))
+    context = make_batch(corpus, np.array([1, 0, 2])).context
+    assert context is not None
+    assert context.ids.tolist() == [[[0, 0, 0], [0, 0, 0]], [[7, 8, 2], [9, 2, 0]], [[5, 2, 0], [0, 0, 0]]]
+    assert context.lengths.tolist() == [[0, 0], [3, 2], [2, 0]]
+
+
+def test_where_nothing_stands_before_a_context_is_one_place_wide() -> None:
+    context = make_batch(in_context([[], [4], []], most=3), np.array([0, 2])).context
+    assert context is not None
+    assert context.ids.tolist() == [[[PAD_ID]] * 3] * 2
+    assert context.lengths.tolist() == [[0] * 3] * 2
+
+
+def test_a_corpus_of_single_sentences_has_no_context() -> None:
+    assert make_batch(parallel([(2, 3), (1, 1)]), np.array([0, 1])).context is None
+
+
+def test_the_context_does_not_change_the_plan() -> None:
+    """Sentences go by their own length."""
+    lengths = [[5] * (i % 4) for i in range(60)]
+    with_context = in_context(lengths, most=3)
+    alone = ParallelArrays(with_context.source, with_context.target)
+    one, other = (as_lists(plan_epoch(corpus, 40, seed=1, epoch=0)) for corpus in (with_context, alone))
+    assert one == other

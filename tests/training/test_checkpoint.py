@@ -12,11 +12,10 @@ import pytest
 import torch
 
 from training.checkpoint import Checkpoint
+from training.config import ModelConfig, RecurrentConfig, SandGlassConfig, SoftFeedbackConfig, TransformerConfig
 from training.errors import CheckpointError
 
-MODEL = {"family": "recurrent", "decoder_size": 256, "dropout": 0.0}
-
-
+MODEL = RecurrentConfig(decoder_size=256, dropout=0.0).model_dump()
 DATA = {"training.source.ids.npy": "12ab", "source.spm": "34cd"}
 
 
@@ -162,6 +161,42 @@ def test_another_model_is_told_by_what_differs(tmp_path: Path, change: dict[str,
     with pytest.raises(CheckpointError) as refused:
         Checkpoint.load(path, MODEL | change, DATA)
     assert f"is of another model ({'; '.join(told)}): use another run_directory" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "lacking"),
+    [
+        (RecurrentConfig(decoder_size=256), ["context_sentences"]),
+        (RecurrentConfig(decoder_size=256), ["attention", "score", "input_feeding", "decoder_layers", "max_positions"]),
+        (TransformerConfig(size=64), ["positions"]),
+        (SoftFeedbackConfig(encoder_size=32), ["decoder_size"]),
+        (SandGlassConfig(gate="glu"), ["attention", "reduce_attention"]),
+    ],
+)
+def test_a_checkpoint_of_an_older_heed_had_the_defaults_of_later_keys(
+    tmp_path: Path, config: ModelConfig, lacking: list[str]
+) -> None:
+    whole, path = config.model_dump(), tmp_path / "last.pt"
+    checkpoint(model_config={key: value for key, value in whole.items() if key not in lacking}).save(path)
+    assert Checkpoint.load(path, whole, DATA).update == 7
+
+
+def test_a_key_that_came_later_and_is_not_its_default_is_another_model(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    checkpoint(model_config={key: value for key, value in MODEL.items() if key != "attention"}).save(path)
+    with pytest.raises(CheckpointError, match=r"another model \(attention: 'additive' there, 'dot' here\)"):
+        Checkpoint.load(path, MODEL | {"attention": "dot"}, DATA)
+
+
+@pytest.mark.parametrize("here", [256, 128])
+def test_a_checkpoint_that_is_no_model_of_this_heed_is_told_as_it_stands(tmp_path: Path, here: int) -> None:
+    """No default is guessed for a model that this Heed does not know."""
+    path = tmp_path / "last.pt"
+    checkpoint(model_config={"family": "recurrent", "colour": "red", "decoder_size": 256}).save(path)
+    with pytest.raises(CheckpointError) as refused:
+        Checkpoint.load(path, MODEL | {"decoder_size": here}, DATA)
+    assert "colour: 'red' there, None here" in str(refused.value)
+    assert ("decoder_size: 256 there, 128 here" in str(refused.value)) == (here == 128)
 
 
 def test_other_data_is_told(tmp_path: Path) -> None:

@@ -47,6 +47,44 @@ def without(path: Path, key: str) -> Path:
     return write_config(path / "config.yaml", values)
 
 
+def in_context(path: Path, task: str, sentences: int) -> Path:
+    """A config of a task and of a model that reads so many sentences before each."""
+    values = tiny_values(path, corpus={"task": task}, model={"context_sentences": sentences})
+    return write_config(path / "config.yaml", values)
+
+
+#: Models that have a place for each position, the limits of source and target, and how many positions these need.
+POSITIONS: list[tuple[dict[str, Any], int, int, int]] = [
+    ({"family": "transformer"}, 40, 20, 20),
+    ({"family": "transformer", "positions": "rotary"}, 10, 20, 20),
+    ({"family": "recurrent", "attention": "attention_over_attention"}, 40, 20, 20),
+    ({"family": "recurrent", "attention": "attention_over_attention", "score": "location"}, 40, 20, 40),
+    ({"family": "recurrent", "attention": "attention_over_attention", "score": "location"}, 10, 20, 20),
+    ({"family": "recurrent", "attention": "location"}, 40, 60, 40),
+    ({"family": "recurrent", "attention": "hard", "score": "location"}, 40, 60, 40),
+    ({"family": "recurrent", "attention": "local_m", "score": "location"}, 40, 60, 40),
+    ({"family": "recurrent", "attention": "local_p", "score": "location"}, 40, 60, 40),
+]
+#: Models that have none, be it that the score of places is not asked: one position will do.
+NO_POSITIONS: list[tuple[dict[str, Any], int, int, int]] = [
+    ({"family": "recurrent", "attention": attention, "score": score}, 40, 20, 1)
+    for attention, score in [
+        ("additive", "additive"),
+        ("hard", "general"),
+        ("local_p", "additive"),
+        ("general", "location"),
+        ("multi_head", "location"),
+        ("none", "location"),
+    ]
+]
+
+
+def of_positions(path: Path, model: dict[str, Any], source: int, target: int, positions: int) -> Path:
+    limits = {"limits": {"max_source_tokens": source, "max_target_tokens": target}}
+    values = tiny_values(path, export=limits) | {"model": model | {"max_positions": positions}}
+    return write_config(path / "config.yaml", values)
+
+
 def refusal(path: Path) -> str:
     with pytest.raises(ConfigError) as refused:
         load_config(path)
@@ -60,8 +98,9 @@ def refusal(path: Path) -> str:
 
 
 def test_every_shipped_config_is_there() -> None:
-    names = ["dates", "dates-soft-feedback", "reverse", "sandglass-reverse", "sandglass-reverse-recurrent"]
-    assert sorted(path.stem for path in SHIPPED) == names
+    names = {"dates", "dates-in-context", "dates-soft-feedback", "dates-transformer", "reverse", "reverse-transformer"}
+    names |= {"sandglass-reverse", "sandglass-reverse-recurrent", "mechanisms-dates", "mechanisms-reverse"}
+    assert {path.stem for path in SHIPPED} == names
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -69,7 +108,7 @@ def test_a_shipped_config_loads_and_says_what_its_file_says(path: Path) -> None:
     config = load_config(path)
     written = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert config.name == path.stem
-    assert path.stem.startswith(config.corpus.task)
+    assert config.corpus.task in path.stem
     assert config.run_directory == Path(written["run_directory"])
     loaded = config.model_dump(mode="json")
     for section in ("languages", "corpus", "tokenizers", "model", "training", "export"):
@@ -108,6 +147,7 @@ def test_what_is_not_given_has_its_default(tmp_path: Path) -> None:
                 attention_window=2,
                 max_positions=128,
                 input_feeding=False,
+                context_sentences=0,
                 dropout=0.0,
             ),
         ),
@@ -140,7 +180,8 @@ def test_a_family_is_chosen_by_its_name(tmp_path: Path, family: str, wanted: obj
 
 
 def test_every_shipped_family_has_a_config() -> None:
-    assert {load_config(path).model.family for path in SHIPPED} == {"recurrent", "soft_feedback", "sandglass"}
+    families = {"recurrent", "transformer", "soft_feedback", "sandglass"}
+    assert {load_config(path).model.family for path in SHIPPED} == families
 
 
 def test_there_are_eight_scores_and_eight_mechanisms() -> None:
@@ -190,6 +231,32 @@ def test_a_sandglass_may_attend_in_some_layers(tmp_path: Path) -> None:
 def test_dates_may_vary(tmp_path: Path) -> None:
     values = tiny_values(tmp_path, corpus={"task": "dates", "varied_share": 0.4})
     assert load_config(write_config(tmp_path / "config.yaml", values)).corpus.varied_share == 0.4
+
+
+@pytest.mark.parametrize("sentences", [0, 3])
+def test_a_model_may_read_the_sentences_of_its_task_or_none(tmp_path: Path, sentences: int) -> None:
+    config = load_config(in_context(tmp_path, "dates-in-context", sentences))
+    assert isinstance(config.model, RecurrentConfig)
+    assert config.model.context_sentences == sentences
+
+
+def test_a_model_that_cannot_read_a_context_may_learn_a_task_of_documents(tmp_path: Path) -> None:
+    values = tiny_values(tmp_path, corpus={"task": "dates-in-context"}) | {"model": {"family": "transformer"}}
+    assert load_config(write_config(tmp_path / "config.yaml", values)).corpus.task == "dates-in-context"
+
+
+def test_a_golden_sentence_may_be_a_document(tmp_path: Path) -> None:
+    golden = ["1 2", ["3 4", "5"], ["6"]]
+    config = load_config(changed(tmp_path, "export.golden_sentences", golden))
+    assert config.export.golden_sentences == golden
+
+
+@pytest.mark.parametrize(("model", "source", "target", "needed"), [*POSITIONS, *NO_POSITIONS])
+def test_as_many_positions_as_the_limits_allow_are_enough(
+    tmp_path: Path, model: dict[str, Any], source: int, target: int, needed: int
+) -> None:
+    config = load_config(of_positions(tmp_path, model, source, target, needed))
+    assert config.model.model_dump()["max_positions"] == needed
 
 
 def test_a_number_in_scientific_notation_is_a_number(tmp_path: Path) -> None:
@@ -256,7 +323,7 @@ NOT_ALLOWED: list[tuple[str, Any, str]] = [
     ("model.encoder_layers", 0, "greater than 0"),
     ("model.family", "rnn", "'recurrent', 'transformer', 'soft_feedback', 'sandglass'"),
     ("model.family", 7, "'recurrent', 'transformer', 'soft_feedback', 'sandglass'"),
-    ("corpus.task", "poetry", "'dates', 'reverse' or 'sandglass-reverse'"),
+    ("corpus.task", "poetry", "'dates', 'dates-in-context', 'reverse' or 'sandglass-reverse'"),
     ("corpus.varied_share", 1.5, "less than or equal to 1"),
     ("corpus.varied_share", -0.1, "greater than or equal to 0"),
     ("training.schedule", "linear", "'cosine' or 'constant'"),
@@ -295,6 +362,8 @@ def test_a_value_out_of_range_is_refused_with_what_is_allowed(
         ("recurrent", "model.attention_heads", 0, "greater than 0"),
         ("recurrent", "model.attention_window", 0, "greater than 0"),
         ("recurrent", "model.max_positions", -1, "greater than 0"),
+        ("recurrent", "model.context_sentences", -1, "greater than or equal to 0"),
+        ("recurrent", "model.context_sentences", "all", "integer"),
         ("transformer", "model.size", 0, "greater than 0"),
         ("transformer", "model.heads", 0, "greater than 0"),
         ("transformer", "model.heads", 2.5, "integer"),
@@ -327,6 +396,7 @@ def test_a_familys_own_keys_are_checked(tmp_path: Path, family: str, key: str, v
         ("recurrent", "heads"),
         ("transformer", "attention"),
         ("transformer", "decoder_size"),
+        ("transformer", "context_sentences"),
     ],
 )
 def test_a_key_of_another_family_is_unknown(tmp_path: Path, family: str, key: str) -> None:
@@ -358,6 +428,36 @@ def test_a_task_without_variations_cannot_have_a_share_of_them(tmp_path: Path, t
     message = refusal(write_config(tmp_path / "config.yaml", values))
     assert "corpus = " in message
     assert f"varied_share is 0.25, and the task {task} has no variations: leave it 0" in message
+
+
+@pytest.mark.parametrize(
+    ("task", "sentences", "told"),
+    [
+        ("reverse", 3, "has 0 before each sentence: set it to 0"),
+        ("dates", 1, "has 0 before each sentence: set it to 0"),
+        ("dates-in-context", 2, "has 3 before each sentence: set it to 0 or 3"),
+        ("dates-in-context", 4, "has 3 before each sentence: set it to 0 or 3"),
+    ],
+)
+def test_more_or_fewer_sentences_than_the_task_has_are_refused(
+    tmp_path: Path, task: str, sentences: int, told: str
+) -> None:
+    message = refusal(in_context(tmp_path, task, sentences))
+    assert message.endswith(f"model.context_sentences is {sentences}, and the task {task} {told}")
+
+
+@pytest.mark.parametrize(("model", "source", "target", "needed"), POSITIONS)
+def test_fewer_positions_than_the_limits_allow_are_refused(
+    tmp_path: Path, model: dict[str, Any], source: int, target: int, needed: int
+) -> None:
+    message = refusal(of_positions(tmp_path, model, source, target, needed - 1))
+    assert f"model.max_positions is {needed - 1}, and export.limits allows {needed} tokens" in message
+
+
+@pytest.mark.parametrize("golden", [[[]], ["1 2", []], [["1", 2]], [[["1"]]]])
+def test_a_document_is_a_list_of_sentences_and_not_empty(tmp_path: Path, golden: list[object]) -> None:
+    message = refusal(changed(tmp_path, "export.golden_sentences", golden))
+    assert f"export.golden_sentences.{len(golden) - 1}" in message
 
 
 @pytest.mark.parametrize("key", ["languages.source", "languages.target", "export.golden_sentences"])

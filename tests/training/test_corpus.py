@@ -7,7 +7,7 @@ import itertools
 import json
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.bundle.tokenizer import EOS_ID, Tokenizer
+from service.bundle.tokenizer import EOS_ID, UNK_ID, Tokenizer
 from tests.training.conftest import ignore_progress, tiny_config
 from training import corpus as corpus_module
-from training.config import Config
+from training.config import Config, CorpusConfig
 from training.corpus import SIDES, Corpus, prepare
 from training.errors import CorpusError
 from training.tasks import TASKS, Example, Task, date_variations, dates
@@ -120,6 +120,101 @@ def test_hashes_are_those_of_the_files(reverse_corpus: Corpus) -> None:
 
 def test_the_same_settings_write_the_same_bytes(reverse_corpus: Corpus, tmp_path: Path) -> None:
     assert prepare(tiny_config(tmp_path), ignore_progress).hashes == reverse_corpus.hashes
+
+
+# --- the sentences before --------------------------------------------------------------------------------------------
+
+CONTEXT_FILES = {
+    f"{part}.context.{kind}.npy" for part in ("training", "validation") for kind in ("ids", "offsets", "sentences")
+}
+
+
+def stories_config(run_directory: Path, **changes: object) -> Config:
+    """Of dates that a story tells, in characters."""
+    characters = {"source": {"kind": "char"}, "target": {"kind": "char"}}
+    return tiny_config(run_directory, corpus={"task": "dates-in-context"} | changes, tokenizers=characters)
+
+
+@pytest.fixture(scope="module")
+def stories_corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """Shared: not to be written to."""
+    return prepare(stories_config(tmp_path_factory.mktemp("stories")), ignore_progress)
+
+
+def test_a_task_of_documents_has_arrays_of_its_own(stories_corpus: Corpus, reverse_corpus: Corpus) -> None:
+    assert {path.name for path in stories_corpus.directory.iterdir()} == FILES | CONTEXT_FILES
+    assert stories_corpus.hashes.keys() == (FILES | CONTEXT_FILES) - {"done.json"}
+    assert reverse_corpus.arrays("training").context is None
+
+
+@pytest.mark.parametrize(("part", "count"), PARTS.items())
+def test_a_story_comes_back_whole(stories_corpus: Corpus, part: str, count: int) -> None:
+    found = list(stories_corpus.examples(part))
+    assert len(found) == count
+    drawn = set(itertools.islice(TASKS["dates-in-context"].examples(3), sum(PARTS.values()) + 50))
+    assert set(found) <= drawn
+    assert {1, 2, 3} <= {len(example.context) for example in found}
+
+
+@pytest.mark.parametrize("part", ["training", "validation"])
+def test_the_arrays_of_a_context_are_the_ids_of_its_text(stories_corpus: Corpus, part: str) -> None:
+    arrays, examples = stories_corpus.arrays(part), list(stories_corpus.examples(part))
+    context, tokenizer = arrays.context, stories_corpus.tokenizer("source")
+    assert context is not None
+    assert context.most == 3
+    assert (context.sentences.ids.dtype, context.counts.dtype) == (np.int32, np.int64)
+    assert isinstance(context.sentences.ids, np.memmap)
+    assert len(context.counts) == len(arrays) + 1
+    assert len(context.sentences) == context.counts[-1] == sum(len(example.context) for example in examples)
+    for place, example in enumerate(examples):
+        wanted = [tokenizer.encode_ids(sentence) for sentence in example.context]
+        assert [ids.tolist() for ids in context[place]] == wanted
+        assert all(ids[-1] == EOS_ID for ids in wanted)
+        assert arrays.source[place].tolist() == tokenizer.encode_ids(example.source)
+
+
+def test_what_only_a_context_says_is_in_the_vocabulary(stories_corpus: Corpus) -> None:
+    examples = list(stories_corpus.examples("training"))
+    of_sources = {character for example in examples for character in example.source}
+    of_contexts = {character for example in examples for text in example.context for character in text}
+    assert of_contexts - of_sources, "the task's contexts say nothing of their own, so this test says nothing"
+    context, tokenizer = stories_corpus.arrays("training").context, stories_corpus.tokenizer("source")
+    assert context is not None
+    assert UNK_ID not in context.sentences.ids
+    assert set(tokenizer.decode(context.sentences.ids.tolist()).text) == of_contexts
+
+
+def test_words_that_only_a_context_has_are_in_the_vocabulary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stream(_seed: int) -> Iterator[Example]:
+        return (Example(str(number), "1", "", ("two three", "four")) for number in itertools.count())
+
+    task = Task(stream, lambda *_: [], context_sentences=2)
+    monkeypatch.setitem(corpus_module.TASKS, "reverse", task)
+    corpus = prepare(tiny_config(tmp_path), ignore_progress)
+    assert UNK_ID not in corpus.tokenizer("source").encode_ids("two three four")
+    assert UNK_ID in corpus.tokenizer("target").encode_ids("four")
+
+
+def test_stories_of_which_none_has_a_context_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An array without a number in it has no memory to map."""
+
+    def stream(_seed: int) -> Iterator[Example]:
+        return (Example(str(number), "1", "") for number in itertools.count())
+
+    monkeypatch.setitem(corpus_module.TASKS, "reverse", Task(stream, lambda *_: [], context_sentences=2))
+    context = prepare(tiny_config(tmp_path), ignore_progress).arrays("validation").context
+    assert context is not None
+    assert [context[place] for place in range(30)] == [[]] * 30
+
+
+@pytest.mark.parametrize("sentence", ["a\tb", "a\nb", "a\r"])
+def test_a_sentence_before_that_no_line_can_hold_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sentence: str
+) -> None:
+    task = Task(lambda _seed: itertools.repeat(Example("1", "1", "", ("b", sentence))), lambda *_: [])
+    monkeypatch.setitem(corpus_module.TASKS, "reverse", task)
+    with pytest.raises(CorpusError, match="a tab or a line break in Example"):
+        prepare(tiny_config(tmp_path), ignore_progress)
 
 
 # --- variations ------------------------------------------------------------------------------------------------------
@@ -237,6 +332,53 @@ def test_a_corpus_that_was_never_finished_is_none(tmp_path: Path, copy: Path, mo
     again = prepare(tiny_config(tmp_path), ignore_progress)
     assert again.hashes.keys() == FILES - {"done.json"}
     assert len(list(again.examples("training"))) == len(again.arrays("training")) == 300
+
+
+def set_marker(directory: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """What ``done.json`` says, changed in its place."""
+    done = json.loads((directory / "done.json").read_text(encoding="utf-8"))
+    change(done)
+    (directory / "done.json").write_text(json.dumps(done), encoding="utf-8")
+
+
+@pytest.mark.parametrize("keys", [["varied_share"], ["seed"], ["varied_share", "seed"]])
+def test_a_corpus_of_an_older_heed_had_the_defaults_of_later_keys(tmp_path: Path, copy: Path, keys: list[str]) -> None:
+    """It is kept where the config has them too, and refused where it has others."""
+    set_marker(copy, lambda done: [done["prepared_from"]["corpus"].pop(key) for key in keys])
+    before = contents(copy)
+    defaults = {key: CorpusConfig.model_fields[key].default for key in keys}
+    same = tiny_config(tmp_path, corpus=defaults)
+    Corpus(copy).check(same)
+    prepare(same, ignore_progress)
+    assert contents(copy) == before
+    other = tiny_config(tmp_path, corpus=defaults | {"seed": 2})
+    with pytest.raises(CorpusError, match="prepared from another corpus"):
+        Corpus(copy).check(other)
+    prepare(other, ignore_progress).check(other)
+    assert contents(copy) != before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda done: done["prepared_from"]["corpus"].update(seed=4),
+        lambda done: done["prepared_from"]["corpus"].pop("training_pairs"),
+        lambda done: done["prepared_from"]["corpus"].update(colour="red"),
+        lambda done: done["prepared_from"]["corpus"].update(task="poetry"),
+        lambda done: done["prepared_from"]["tokenizers"].update(source={"kind": "char"}),
+        lambda done: done["prepared_from"].pop("tokenizers"),
+        lambda done: done["prepared_from"].pop("corpus"),
+        lambda done: done["prepared_from"].update(more={}),
+    ],
+)
+def test_another_value_without_a_default_or_with_one_is_another_corpus(
+    tmp_path: Path, copy: Path, change: Callable[[dict[str, Any]], object]
+) -> None:
+    set_marker(copy, change)
+    config = tiny_config(tmp_path)
+    with pytest.raises(CorpusError, match="prepared from another corpus"):
+        Corpus(copy).check(config)
+    prepare(config, ignore_progress).check(config)
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------

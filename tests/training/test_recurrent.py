@@ -573,5 +573,10 @@ def test_heads_of_unequal_size_are_refused() -> None:
 @pytest.mark.parametrize("score", OF_ONE_SIZE)
 @pytest.mark.parametrize("attention", ["multi_head", "average", "max", "none"])
 def test_a_score_that_is_not_used_need_not_fit(attention: str, score: str) -> None:
+    """Nor is it built, nor told of."""
     config = RecurrentConfig(**(SIZES | {"attention": attention, "score": score}))
-    RecurrentModel(config, SOURCE_PIECES, TARGET_PIECES)
+    model = RecurrentModel(config, SOURCE_PIECES, TARGET_PIECES)
+    named = [entry.score_function for entry in model.attention_maps]
+    assert named == ([] if attention == "none" else [SCORE_NAMES[attention]])
+    another = RecurrentModel(config.model_copy(update={"score": "additive"}), SOURCE_PIECES, TARGET_PIECES)
+    assert shapes(model.state_dict()) == shapes(another.state_dict())
