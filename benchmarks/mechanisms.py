@@ -102,29 +102,33 @@ def form_of(base: Config, form: str) -> Config:
 
 
 @app.command()
-def train(task: Annotated[Literal["reverse", "dates"], typer.Argument()]) -> None:
+def train(
+    task: Annotated[Literal["reverse", "dates"], typer.Argument()],
+    form: Annotated[list[str] | None, typer.Option(help="This form alone; may be repeated.")] = None,
+) -> None:
     """Train, export and measure every form that has no result yet."""
     base = load_config(ROOT / "training" / "configs" / f"mechanisms-{task}.yaml")
     corpus = prepare(base, print)
-    for form in (*FORMS, TRANSFORMER):
-        config = form_of(base, form)
+    for name in form or (*FORMS, TRANSFORMER):
+        config = form_of(base, name)
         output = config.run_directory / "result.json"
         if output.is_file():
             continue
         trainer = Trainer(config, corpus, Console())
         timed = config.run_directory / "cpu_minutes.txt"
+        before = float(timed.read_text(encoding="ascii")) if timed.is_file() else 0.0
         started = time.process_time()
-        if not trainer.train():
+        finished = trainer.train()
+        minutes = before + (time.process_time() - started) / 60
+        timed.write_text(f"{minutes:.3f}\n", encoding="ascii")
+        if not finished:
             raise typer.Exit(130)
-        if not timed.is_file():  # else it was trained before, and is measured again
-            timed.write_text(f"{(time.process_time() - started) / 60:.3f}\n", encoding="ascii")
-        minutes = float(timed.read_text(encoding="ascii"))
         models = config.run_directory / "models"
         export_bundle(config, corpus, models, print)
         parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
         result = Result(parameters, minutes, **_measure(config, models))  # type: ignore[arg-type]
         output.write_text(json.dumps(asdict(result)) + "\n", encoding="utf-8")
-        print(form, result, flush=True)
+        print(name, result, flush=True)
 
 
 def _measure(config: Config, models: Path) -> Mapping[str, object]:
