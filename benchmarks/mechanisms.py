@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,10 +24,13 @@ from rich.console import Console
 
 from benchmarks.curves import Curve, draw_curves
 from benchmarks.measuring import ROOT, SEED
-from service.bundle.repository import Repository
+from service.bundle.repository import Bundle, Repository
+from service.engine.engine import Engine, EngineSettings
+from service.engine.onnx_model import open_model
+from service.engine.sentence import SentenceRequest
 from training.config import Config, load_config
 from training.corpus import prepare
-from training.evaluate import score_examples
+from training.evaluate import greatest_weights, score_examples
 from training.export import export_bundle
 from training.tasks import TASKS, Example, TaskName, reverse
 from training.trainer import Trainer
@@ -184,6 +188,38 @@ def report() -> None:
     draw_curves(pictures / "mechanisms.svg", title, "numbers", "% exact", curves, logarithmic=False)
     figures = {form: {task: asdict(result) for task, result in by_task.items()} for form, by_task in results.items()}
     (pictures / "mechanisms.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+
+
+@app.command()
+def places() -> None:
+    """Print where each form looks on reverse, counted from the mirrored number: its three commonest places."""
+    base = load_config(ROOT / "training" / "configs" / "mechanisms-reverse.yaml")
+    examples = [example for length in (15, 22) for example in _of_lengths(range(length, length + 1))]
+    for form in (*FORMS, TRANSFORMER):
+        config = form_of(base, form)
+        bundle = Repository(config.run_directory / "models").load(config.name, config.version)
+        if bundle.manifest.alignment is None:
+            continue
+        found: Counter[int] = Counter()
+        for example, looked_at in zip(examples, looked_at_of(bundle, examples), strict=True):
+            numbers = len(example.source.split(" "))
+            found.update(place - (numbers - 1 - row) for row, place in enumerate(looked_at))
+        total = sum(found.values())
+        print(form, ", ".join(f"{place:+d}: {count / total:.1%}" for place, count in found.most_common(3)), flush=True)
+
+
+def looked_at_of(bundle: Bundle, examples: list[Example]) -> list[list[int]]:
+    """For each number that is written the source token of greatest weight."""
+    engine = Engine(open_model(bundle), EngineSettings(workers=1))
+    limit = bundle.manifest.limits.max_target_tokens
+    try:
+        requests = [
+            SentenceRequest(tuple(bundle.source_tokenizer.encode_ids(example.source)), limit, attention="alignment")
+            for example in examples
+        ]
+        return [greatest_weights(bundle, result.hypotheses[0]) for result in engine.translate(requests)]
+    finally:
+        engine.stop()
 
 
 def _read(task: TaskName, form: str) -> Result:

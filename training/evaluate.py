@@ -139,7 +139,7 @@ def score_examples(config: Config, bundle: Bundle, examples: list[Example]) -> t
         if found[-1] != example.target:
             continue
         spans = [(token.begin, token.end) for token in source.padded(bundle.manifest.one_shot_length or 0).tokens]
-        if looked_at := [spans[place] for place in _greatest(bundle, best)]:
+        if looked_at := [spans[place] for place in greatest_weights(bundle, best)]:
             hits += task.attention_hits(example, looked_at)
         if task.context_hits is not None and context:
             context_hits += task.context_hits(example, _greatest_in_context(best, context))
@@ -148,7 +148,7 @@ def score_examples(config: Config, bundle: Bundle, examples: list[Example]) -> t
     return scores, found
 
 
-def _greatest(bundle: Bundle, hypothesis: Hypothesis) -> list[int]:
+def greatest_weights(bundle: Bundle, hypothesis: Hypothesis) -> list[int]:
     """For each target token that is no special one, the source token of greatest weight in the alignment map; nothing
     where there is no attention."""
     alignment = bundle.manifest.alignment
