@@ -215,6 +215,12 @@ class Config(_Section):
                 f"model.context_sentences is {wanted}, and the task {self.corpus.task} has {given} before each "
                 f"sentence: set it to {' or '.join(map(str, sorted({0, given})))}"
             )
+        for golden in self.export.golden_sentences:
+            if isinstance(golden, list) and len(golden) - 1 > wanted:
+                raise ValueError(
+                    f"export.golden_sentences has {len(golden) - 1} sentences before {golden[-1]!r}, and the model "
+                    f"reads {wanted}: leave out the first ones"
+                )
         return self
 
     @model_validator(mode="after")
@@ -228,7 +234,8 @@ class Config(_Section):
             made_of_scores = model.attention in ("hard", "local_m", "local_p", "attention_over_attention")
             if model.attention == "attention_over_attention":
                 needed = limits.max_target_tokens
-            if model.attention == "location" or (made_of_scores and model.score == "location"):
+            used = made_of_scores or model.context_sentences
+            if model.attention == "location" or (used and model.score == "location"):
                 needed = max(needed, limits.max_source_tokens)
         if needed and isinstance(model, (RecurrentConfig, TransformerConfig)) and model.max_positions < needed:
             raise ValueError(
@@ -253,14 +260,20 @@ def load_config(path: Path) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{path}: " + "; ".join(_describe(entry) for entry in error.errors())) from error
+        problems = dict.fromkeys(_describe(entry) for entry in error.errors())  # a union says the same of each branch
+        raise ConfigError(f"{path}: " + "; ".join(problems)) from error
+
+
+_BRANCHES = ("str", "list[str]")  # of a union, which pydantic names as if they were keys
 
 
 def _describe(entry: object) -> str:
     assert isinstance(entry, dict)
-    place = [str(part) for part in entry["loc"]]
+    place = [str(part) for part in entry["loc"] if part not in _BRANCHES]
     if place[0:1] == ["model"]:  # pydantic names the family as if it were a section
         del place[1:2]
+    if not place and entry["type"] == "value_error":  # of the whole, which need not be shown
+        return str(entry["msg"]).removeprefix("Value error, ")
     key = ".".join(place) or "the file"
     if entry["type"] == "union_tag_not_found":
         return f"missing key {key}.family"

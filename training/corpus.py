@@ -187,7 +187,7 @@ def _same_settings(prepared_from: dict[str, Any], config: Config) -> bool:
     """What an older Heed prepared lacks the keys that came later, whose defaults are what it did."""
     try:
         corpus = CorpusConfig.model_validate(prepared_from["corpus"]).model_dump()
-    except (KeyError, ValidationError):
+    except (KeyError, TypeError, ValidationError):
         return False
     return {**prepared_from, "corpus": corpus} == _prepared_from(config)
 

@@ -247,8 +247,25 @@ def test_a_model_that_cannot_read_a_context_may_learn_a_task_of_documents(tmp_pa
 
 def test_a_golden_sentence_may_be_a_document(tmp_path: Path) -> None:
     golden = ["1 2", ["3 4", "5"], ["6"]]
-    config = load_config(changed(tmp_path, "export.golden_sentences", golden))
-    assert config.export.golden_sentences == golden
+    values = tiny_values(tmp_path, corpus={"task": "dates-in-context"}, export={"golden_sentences": golden})
+    values["model"] = {"family": "recurrent", "context_sentences": 3}
+    assert load_config(write_config(tmp_path / "config.yaml", values)).export.golden_sentences == golden
+
+
+def test_a_location_score_of_the_context_has_places_too(tmp_path: Path) -> None:
+    values = tiny_values(tmp_path, corpus={"task": "dates-in-context"})
+    values["model"] = {"family": "recurrent", "context_sentences": 3, "score": "location", "max_positions": 25}
+    with pytest.raises(ConfigError, match=r"model\.max_positions is 25, and export\.limits allows 26 tokens"):
+        load_config(write_config(tmp_path / "config.yaml", values))
+
+
+@pytest.mark.parametrize("reads", [0, 3])
+def test_a_golden_sentence_behind_more_than_the_model_reads_is_refused(tmp_path: Path, reads: int) -> None:
+    golden = [["1"] * (reads + 1) + ["5"]]
+    values = tiny_values(tmp_path, corpus={"task": "dates-in-context"}, export={"golden_sentences": golden})
+    values["model"] = {"family": "recurrent", "context_sentences": reads}
+    with pytest.raises(ConfigError, match=f"has {reads + 1} sentences before '5', and the model reads {reads}"):
+        load_config(write_config(tmp_path / "config.yaml", values))
 
 
 @pytest.mark.parametrize(("model", "source", "target", "needed"), [*POSITIONS, *NO_POSITIONS])
