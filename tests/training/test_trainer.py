@@ -188,8 +188,13 @@ def test_a_second_signal_ends_a_run_at_once(whole: Run, reverse_corpus: Corpus, 
         interrupt()
 
     at_update(trainer, 9, twice)
-    with pytest.raises(KeyboardInterrupt):
-        trainer.train()
+    # A shell starts what runs in its background with SIGINT ignored, and the second would be handled so.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert state(config, "last.pt")["update"] == 6
     assert_same(finish(config, reverse_corpus).last, whole.last)
 
