@@ -98,7 +98,7 @@ def refusal(path: Path) -> str:
 
 
 def test_every_shipped_config_is_there() -> None:
-    names = {"dates", "dates-in-context", "dates-soft-feedback", "dates-transformer", "reverse", "reverse-transformer"}
+    names = {"dates", "dates-in-context", "dates-soft-feedback", "reverse", "reverse-transformer"}
     names |= {"sandglass-reverse", "sandglass-reverse-recurrent", "mechanisms-dates", "mechanisms-reverse"}
     assert {path.stem for path in SHIPPED} == names
 
