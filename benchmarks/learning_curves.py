@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.curves import Curve, draw_curves
 from benchmarks.measuring import ROOT
-from training.trainer import read_log
+from training.journal import read_log
 
 
 def main() -> None:

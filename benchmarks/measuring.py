@@ -10,7 +10,7 @@ from pathlib import Path
 
 from service.bundle.repository import Bundle, Repository
 from training.config import load_config
-from training.tasks import TASKS, Example
+from training.tasks import Example
 
 ROOT = Path(__file__).parents[1]
 SEED = 77  # no config uses it
@@ -20,7 +20,9 @@ def shipped(name: str, sentences: int) -> tuple[Bundle, list[Example]]:
     """A shipped bundle and fresh sentences of its task."""
     config = load_config(ROOT / "training" / "configs" / f"{name}.yaml")
     bundle = Repository(ROOT / "exported").load(config.name, config.version)
-    return bundle, list(itertools.islice(TASKS[config.corpus.task].examples(SEED), sentences))
+    if config.task is None:
+        raise ValueError(f"{name} is of a corpus of files, of which there are no fresh sentences")
+    return bundle, list(itertools.islice(config.task.examples(SEED), sentences))
 
 
 def alternate(rounds: int, *contenders: Callable[[], object]) -> list[list[float]]:

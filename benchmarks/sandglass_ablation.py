@@ -17,7 +17,8 @@ from benchmarks.curves import Curve, draw_curves
 from benchmarks.measuring import ROOT
 from training.config import Config, load_config
 from training.corpus import Corpus
-from training.trainer import Trainer, read_log
+from training.journal import read_log
+from training.trainer import Trainer
 
 UPDATES, EVERY = 2000, 50
 FORMS: tuple[tuple[str, ...], ...] = (

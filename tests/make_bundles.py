@@ -98,7 +98,7 @@ def make(
         paths = {side: Path(scratch) / f"{side}.spm" for side in ("source", "target")}
         settings = TokenizerConfig.model_validate({"kind": kind})
         sizes = [
-            train_tokenizer(settings, corpus, column, path).vocabulary_size
+            train_tokenizer(settings, corpus, [column], path).vocabulary_size
             for column, path in enumerate(paths.values())
         ]
         provenance = Provenance(config={}, data_sha256={}, commit="unknown", updates=0, scores={"made_up": 0.5})

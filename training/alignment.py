@@ -30,26 +30,26 @@ def measure_alignment(model: AutoregressiveModel, corpus: Corpus, task: Task) ->
     Judged on the corpus's first 500 validation sentences with their targets given. Returns the model's own alignment
     where there is but one map of one head to choose from.
     """
-    candidates = list(_candidates(model))
-    if len(candidates) < 2:
+    offered = list(candidates(model))
+    if len(offered) < 2:
         return model.alignment
     source_tokenizer, target_tokenizer = corpus.tokenizer("source"), corpus.tokenizer("target")
-    hits: list[list[bool]] = [[] for _ in candidates]
+    hits: list[list[bool]] = [[] for _ in offered]
     for example in itertools.islice(corpus.examples("validation"), SENTENCES):
         source = source_tokenizer.encode(example.source)
         spans = [(token.begin, token.end) for token in source.tokens]
         target = target_tokenizer.encode_ids(example.target)
-        attention = _attention_of(model, list(source.ids), target)
-        for found, candidate in zip(hits, candidates, strict=True):
+        attention = attention_of(model, list(source.ids), target)
+        for found, candidate in zip(hits, offered, strict=True):
             weights = aligned(attention[candidate.map], candidate)[:-1]  # the last row is of `</s>`
             found += task.attention_hits(example, [spans[int(place)] for place in weights.argmax(axis=-1)])
     shares = [sum(found) / max(1, len(found)) for found in hits]
     best = int(np.argmax(shares))  # the first of equals: means before heads, shift 0 before 1
     chosen_by = f"agreement with the task's own alignment, {shares[best]:.1%} of {len(hits[best])} validation tokens"
-    return candidates[best].model_copy(update={"chosen_by": chosen_by})
+    return offered[best].model_copy(update={"chosen_by": chosen_by})
 
 
-def _candidates(model: AutoregressiveModel) -> Iterator[AlignmentEntry]:
+def candidates(model: AutoregressiveModel) -> Iterator[AlignmentEntry]:
     """Of every cross map the mean of its heads and each head, read at either step."""
     cross = [entry for entry in model.attention_maps if entry.kind == "cross"]
     if sum(entry.heads for entry in cross) < 2:
@@ -61,7 +61,7 @@ def _candidates(model: AutoregressiveModel) -> Iterator[AlignmentEntry]:
             yield AlignmentEntry(map=entry.name, heads=heads, shift=1, chosen_by="")
 
 
-def _attention_of(
+def attention_of(
     model: AutoregressiveModel, source: list[int], target: list[int]
 ) -> dict[str, npt.NDArray[np.float32]]:
     """The cross maps of one sentence and its target: (target_length, heads, source_length)."""

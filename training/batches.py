@@ -7,7 +7,7 @@ where it stopped.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from service.bundle.tokenizer import BOS_ID, PAD_ID
-from training.corpus import ContextArrays, ParallelArrays, TokenArrays
+from training.corpus import ContextArrays, ParallelArrays
 from training.models.interface import Context
 
+Rows = Sequence[npt.NDArray[np.int32] | list[int]]
 _POOL = 20_000  # sentences sorted by length together: enough for even batches, few enough to stay random
 
 
@@ -27,7 +28,8 @@ class Batch:
     """Padded sentence pairs, each side ending in `</s>`.
 
     ``source_ids`` (batch, source_length) and ``target_ids`` (batch, target_length) int64; lengths (batch,) int32;
-    ``context`` for a task of documents.
+    ``context`` for a task of documents; ``links`` (batch, target_length, source_length) float32 for guided alignment,
+    the share of each source token in what a target token is linked to, rows of zeros where that is nothing.
     """
 
     source_ids: Tensor
@@ -35,6 +37,7 @@ class Batch:
     target_ids: Tensor
     target_lengths: Tensor
     context: Context | None = None
+    links: Tensor | None = None
 
     @property
     def target_inputs(self) -> Tensor:
@@ -43,8 +46,36 @@ class Batch:
         return torch.cat([start, self.target_ids[:, :-1]], dim=1)
 
     @property
+    def inputs(self) -> tuple[Tensor, Tensor, Tensor, Context | None]:
+        """What a model's ``forward`` takes."""
+        return self.source_ids, self.source_lengths, self.target_inputs, self.context
+
+    @property
     def target_tokens(self) -> int:
         return int(self.target_lengths.sum())
+
+    @property
+    def source_tokens(self) -> int:
+        return int(self.source_lengths.sum())
+
+    def to(self, device: torch.device) -> Batch:
+        """On another device."""
+        return self._of(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def twice(self) -> Batch:
+        """Every pair, and then every pair again."""
+        return self._of(lambda tensor: torch.cat([tensor, tensor]))
+
+    def _of(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        context = None if self.context is None else Context(*map(change, self.context))
+        return Batch(
+            change(self.source_ids),
+            change(self.source_lengths),
+            change(self.target_ids),
+            change(self.target_lengths),
+            context,
+            None if self.links is None else change(self.links),
+        )
 
 
 def plan_epoch(corpus: ParallelArrays, batch_tokens: int, seed: int, epoch: int) -> list[npt.NDArray[np.int64]]:
@@ -86,10 +117,15 @@ def _cut(
     return batches
 
 
-def make_batch(corpus: ParallelArrays, sentences: npt.NDArray[np.int64]) -> Batch:
-    """Gather and pad the sentences of one batch."""
-    source_ids, source_lengths = _pad(corpus.source, sentences)
-    target_ids, target_lengths = _pad(corpus.target, sentences)
+def make_batch(
+    corpus: ParallelArrays, sentences: npt.NDArray[np.int64], resampled: Mapping[str, Rows] | None = None
+) -> Batch:
+    """Gather and pad the sentences of one batch; ``resampled``: the rows of a side that was cut into tokens anew."""
+    sides = {"source": corpus.source, "target": corpus.target}
+    rows: dict[str, Rows] = {name: [side[int(i)] for i in sentences] for name, side in sides.items()}
+    rows |= resampled or {}
+    source_ids, source_lengths = _pad_rows(rows["source"])
+    target_ids, target_lengths = _pad_rows(rows["target"])
     context = None if corpus.context is None else _pad_context(corpus.context, sentences)
     return Batch(source_ids, source_lengths, target_ids, target_lengths, context)
 
@@ -102,11 +138,7 @@ def _pad_context(context: ContextArrays, sentences: npt.NDArray[np.int64]) -> Co
     return Context(ids.reshape(*shape, -1), lengths.reshape(shape))
 
 
-def _pad(side: TokenArrays, sentences: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    return _pad_rows([side[int(i)] for i in sentences])
-
-
-def _pad_rows(rows: Sequence[npt.NDArray[np.int32]]) -> tuple[Tensor, Tensor]:
+def _pad_rows(rows: Rows) -> tuple[Tensor, Tensor]:
     lengths = np.array([len(row) for row in rows], dtype=np.int32)
     padded = np.full((len(rows), max(1, int(lengths.max()))), PAD_ID, dtype=np.int64)
     for padded_row, row in zip(padded, rows, strict=True):

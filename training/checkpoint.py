@@ -1,11 +1,11 @@
-"""A run's state on disk: everything needed to continue as if it had never stopped."""
+"""A run's state on disk: everything needed to continue as if it had never stopped, and the weights that are kept."""
 
 from __future__ import annotations
 
 import io
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -19,47 +19,62 @@ _MODEL_CONFIG: TypeAdapter[ModelConfig] = TypeAdapter(ModelConfig)
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """One moment of a run. ``update`` is how many updates are done; ``epoch`` and ``batch`` say which batch is next."""
+class Weights:
+    """The weights after an update: what an export needs."""
 
     model_config: dict[str, Any]
     data_sha256: dict[str, str]
     model: dict[str, Tensor]
-    optimizer: dict[str, Any]
-    random_state: Tensor
     update: int
+
+
+@dataclass(frozen=True)
+class Checkpoint(Weights):
+    """One moment of a run. ``update`` is how many updates are done; ``epoch`` and ``batch`` say which batch is next.
+
+    ``averaged`` is the moving average, ``scaler`` that of fp16, None without; ``selection`` what was chosen so far;
+    ``random_states`` those of each process, by device type.
+    """
+
+    optimizer: dict[str, Any]
+    averaged: dict[str, Any] | None
+    scaler: dict[str, Any] | None
+    selection: dict[str, Any]
+    random_states: list[dict[str, Tensor]]
     epoch: int
     batch: int
-    best_exact_match: float
-    best_loss: float
 
-    def save(self, path: Path) -> None:
-        """Write at once or not at all: a full disk or a kill leaves the old file whole. Raises CheckpointError."""
-        buffer = io.BytesIO()
-        torch.save(asdict(self), buffer)
-        try:
-            write_atomically(path, buffer.getvalue())
-        except OSError as error:
-            raise CheckpointError(f"cannot save {path}: {error.strerror}; the last checkpoint is untouched") from error
 
-    @classmethod
-    def load(cls, path: Path, model_config: dict[str, Any], data_sha256: dict[str, str]) -> Checkpoint:
-        """Raises CheckpointError when the file is missing, damaged, or of another model or corpus than these."""
-        try:
-            values = torch.load(path, map_location="cpu", weights_only=True)
-            checkpoint = cls(**values)
-            _check_types(checkpoint)
-        except FileNotFoundError as error:
-            raise CheckpointError(f"no checkpoint {path}: run `heed-train train CONFIG` first") from error
-        except Exception as error:  # torch and pickle raise a dozen kinds for damaged bytes
-            raise CheckpointError(f"{path} is damaged: delete it, or restore it from a copy") from error
-        if different := _differences(_with_defaults(checkpoint.model_config), model_config):
-            raise CheckpointError(f"{path} is of another model ({'; '.join(different)}): use another run_directory")
-        if different := _differences(checkpoint.data_sha256, data_sha256):
-            raise CheckpointError(
-                f"{path} was trained on other data ({len(different)} files differ): use another run_directory"
-            )
-        return checkpoint
+W = TypeVar("W", bound=Weights)
+
+
+def save(path: Path, state: Weights) -> None:
+    """Write at once or not at all: a full disk or a kill leaves the old file whole. Raises CheckpointError."""
+    buffer = io.BytesIO()
+    torch.save({field.name: getattr(state, field.name) for field in fields(state)}, buffer)
+    try:
+        write_atomically(path, buffer.getvalue())
+    except OSError as error:
+        raise CheckpointError(f"cannot save {path}: {error.strerror}; the last checkpoint is untouched") from error
+
+
+def load(kind: type[W], path: Path, model_config: dict[str, Any], data_sha256: dict[str, str]) -> W:
+    """Raises CheckpointError when the file is missing, damaged, or of another model or corpus than these."""
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True)
+        state = kind(**{field.name: values[field.name] for field in fields(kind)})
+        _check_types(state)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"no checkpoint {path}: run `heed-train train CONFIG` first") from error
+    except Exception as error:  # torch and pickle raise a dozen kinds for damaged bytes
+        raise CheckpointError(f"{path} is damaged, or of another Heed: delete it, or restore it from a copy") from error
+    if different := _differences(_with_defaults(state.model_config), model_config):
+        raise CheckpointError(f"{path} is of another model ({'; '.join(different)}): use another run_directory")
+    if different := _differences(state.data_sha256, data_sha256):
+        raise CheckpointError(
+            f"{path} was trained on other data ({len(different)} files differ): use another run_directory"
+        )
+    return state
 
 
 def _with_defaults(model_config: dict[str, Any]) -> dict[str, Any]:
@@ -78,7 +93,7 @@ def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     )
 
 
-def _check_types(checkpoint: Checkpoint) -> None:
+def _check_types(state: Weights) -> None:
     for name, kind in (("model_config", dict), ("data_sha256", dict), ("model", dict), ("update", int)):
-        if not isinstance(getattr(checkpoint, name), kind):
+        if not isinstance(getattr(state, name), kind):
             raise TypeError(f"{name} is no {kind.__name__}")

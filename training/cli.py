@@ -1,4 +1,4 @@
-"""The command ``heed-train``: one YAML config, four stages."""
+"""The command ``heed-train``: one YAML config, five stages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from training.config import load_config
-from training.errors import TrainingError
+from training.errors import ConfigError, TrainingError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -39,9 +39,11 @@ def train(config: ConfigPath) -> None:
     """
     settings = load_config(config)
     from training.corpus import Corpus
-    from training.trainer import Trainer
+    from training.distributed import joined
+    from training.trainer import Trainer, choose_device
 
-    finished = Trainer(settings, Corpus(settings.run_directory / "data"), _console).train()
+    with joined(choose_device(settings)) as processes:
+        finished = Trainer(settings, Corpus(settings.run_directory / "data"), _console, processes).train()
     if not finished:
         _console.print("stopped before the last update; the same command continues")
         raise typer.Exit(130)
@@ -62,6 +64,31 @@ def export(
 
     bundle = export_bundle(settings, Corpus(settings.run_directory / "data"), output, _say)
     _say(f"wrote {bundle}")
+
+
+@app.command()
+def align(
+    config: ConfigPath,
+    text: Annotated[Path | None, typer.Option(help="Pairs `source ||| target`, words between spaces.")] = None,
+    gold: Annotated[Path | None, typer.Option(help="Their links by people, i-j sure and ipj possible, from 1.")] = None,
+    links: Annotated[Path | None, typer.Option(help="Write the links of the training pairs into this file.")] = None,
+) -> None:
+    """Choose the map that aligns best with links by people (AER), or write the links of the training corpus.
+
+    Example: heed-train align en-fr.yaml --text enfr.src-tgt --gold enfr.gold
+    """
+    if (text is None) != (gold is None) or (gold is None and links is None):
+        raise ConfigError("give --text with --gold, or --links, or all three")
+    settings = load_config(config)
+    from training.align import choose_alignment, write_links
+    from training.corpus import Corpus
+
+    corpus = Corpus(settings.run_directory / "data")
+    if text is not None and gold is not None:
+        chosen = choose_alignment(settings, corpus, text, gold, _console)
+        _say(f"chosen: {chosen.map}, heads {chosen.heads}, shift {chosen.shift}: {chosen.chosen_by}")
+    if links is not None:
+        write_links(settings, corpus, links, _say)
 
 
 @app.command()
@@ -94,3 +121,7 @@ def main() -> None:
             f"heed-train: {error}", style="red", highlight=False, markup=False, emoji=False
         )
         raise SystemExit(1) from None
+
+
+if __name__ == "__main__":  # as torchrun starts it
+    main()

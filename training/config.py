@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from training.errors import ConfigError
-from training.tasks import TASKS, TaskName
+from training.tasks import TASKS, Task, TaskName
 
 Positive = Annotated[int, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class _Section(BaseModel):
@@ -30,18 +31,19 @@ class Languages(_Section):
     target: list[str] = Field(min_length=1)
 
 
-class CorpusConfig(_Section):
+class TaskCorpus(_Section):
     """Where the sentence pairs come from: a generator, with one seed for all its parts."""
 
+    kind: Literal["task"] = "task"
     task: TaskName
     training_pairs: Positive
     validation_pairs: Positive
     test_pairs: Positive
-    varied_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0  # of the training pairs, as people really write
+    varied_share: Share = 0.0  # of the training pairs, as people really write
     seed: Seed = 1
 
     @model_validator(mode="after")
-    def _check_variations(self) -> CorpusConfig:
+    def _check_variations(self) -> TaskCorpus:
         if self.varied_share and TASKS[self.task].variations is None:
             raise ValueError(
                 f"varied_share is {self.varied_share}, and the task {self.task} has no variations: leave it 0"
@@ -49,15 +51,117 @@ class CorpusConfig(_Section):
         return self
 
 
-class TokenizerConfig(_Section):
-    """A SentencePiece model for one side. ``char`` and ``word`` take the vocabulary from the training text, whole."""
+class TsvFile(_Section):
+    """A file of columns between tabs, plain or .gz; columns count from 1."""
 
-    kind: Literal["char", "word"]
+    tsv: Path
+    source_column: Positive = 1
+    target_column: Positive = 2
+
+
+class PairFiles(_Section):
+    """Two files with as many lines, plain or .gz."""
+
+    source: Path
+    target: Path
+
+
+class FilterConfig(_Section):
+    """Pairs that are not wanted. A script is the first word of its letters' Unicode names, such as LATIN."""
+
+    max_words: Positive = 200
+    max_characters: Positive = 1000
+    max_ratio: Annotated[float, Field(ge=1.0)] = 3.0
+    free_words: Annotated[int, Field(ge=0)] = 5  # that two sides may differ by, whatever their ratio
+    source_script: str | None = None
+    target_script: str | None = None
+    duplicates: bool = True  # refused
+
+
+class AugmentConfig(_Section):
+    """Shares of the training pairs after which one made of them follows (``training.augmentation``)."""
+
+    upper_case: Share = 0.0
+    unpunctuated: Share = 0.0  # a source in lower case without its full stop, as people type
+    joined: Share = 0.0  # with one to three other pairs: a longer text
+    copied: Share = 0.0  # with a number, a name, emoji, or letters of another script, the same on both sides
+    seed: Seed = 1
+
+
+class HeldOut(_Section):
+    """Groups of pairs with one sentence on the side ``by``, taken out of the training files."""
+
+    validation: Positive
+    test: Positive
+    by: Literal["source", "target"] = "source"
+
+
+class FileCorpus(_Section):
+    """Where the sentence pairs come from: files, with files or groups held out."""
+
+    kind: Literal["files"]
+    training: list[TsvFile | PairFiles] = Field(min_length=1)
+    validation: list[TsvFile | PairFiles] | None = None
+    test: list[TsvFile | PairFiles] | None = None
+    held_out: HeldOut | None = None
+    filters: FilterConfig = FilterConfig()
+    augment: AugmentConfig = AugmentConfig()
+
+    @model_validator(mode="after")
+    def _check_parts(self) -> FileCorpus:
+        files = [part is not None for part in (self.validation, self.test)]
+        if any(files) if self.held_out is not None else not all(files):
+            raise ValueError("name validation and test files, or held_out, and not both")
+        return self
+
+
+def _kind_of(values: object) -> str:
+    kind = values.get("kind", "task") if isinstance(values, dict) else getattr(values, "kind", "task")
+    return str(kind)
+
+
+CorpusConfig = Annotated[
+    Annotated[TaskCorpus, Tag("task")] | Annotated[FileCorpus, Tag("files")], Discriminator(_kind_of)
+]
+
+
+class TokenizerConfig(_Section):
+    """A SentencePiece model for one side.
+
+    ``char`` and ``word`` take the vocabulary from the training text, whole; ``unigram`` and ``bpe`` learn
+    ``vocabulary_size`` pieces from up to ``training_sentences``, and normalise by NFKC. ``sampling``: subword
+    regularisation while training, alpha of the unigram model's sampling (Kudo 2018), dropout of BPE's merges.
+    """
+
+    kind: Literal["char", "word", "unigram", "bpe"]
+    vocabulary_size: Positive | None = None
+    training_sentences: Positive = 1_000_000
+    sampling: Probability = 0.0
+
+    @model_validator(mode="after")
+    def _check_kind(self) -> TokenizerConfig:
+        learned = self.kind in ("unigram", "bpe")
+        if learned != (self.vocabulary_size is not None):
+            raise ValueError(
+                f"a tokenizer of the kind {self.kind} {'needs a' if learned else 'has no'} vocabulary_size"
+            )
+        if self.sampling and not learned:
+            raise ValueError(f"sampling is of unigram and bpe, not of {self.kind}: leave it 0")
+        return self
 
 
 class TokenizersConfig(_Section):
+    """One for each side; ``shared``: one for both, trained on the text of both, which then have the same settings."""
+
     source: TokenizerConfig
     target: TokenizerConfig
+    shared: bool = False
+
+    @model_validator(mode="after")
+    def _check_shared(self) -> TokenizersConfig:
+        if self.shared and self.source != self.target:
+            raise ValueError("a shared tokenizer needs the same settings on both sides")
+        return self
 
 
 ScoreName = Literal["additive", "concat", "dot", "scaled_dot", "general", "location", "cosine", "kernel"]
@@ -152,28 +256,63 @@ ModelConfig = Annotated[
 ]
 
 
+class GuidedAlignmentConfig(_Section):
+    """One head of one map is told where to look (Garg et al. 2019, https://arxiv.org/abs/1909.02074).
+
+    ``links``: a file with a line of Pharaoh links (``0-0 1-2``, source-target words between spaces, from 0) for each
+    line of the run's ``data/training.tsv``, such as `heed-train align --links` writes. ``weight``: lambda of the paper.
+    """
+
+    links: Path
+    map: str
+    head: Annotated[int, Field(ge=0)] = 0
+    weight: Annotated[float, Field(gt=0.0)] = 0.05
+
+
 class TrainingConfig(_Section):
     """The optimisation.
 
-    One update sees one batch: sentences of like length, of at most ``batch_tokens`` padded source plus target tokens;
-    or, where ``batch_sentences`` is set, so many sentences of any length. The learning rate warms up linearly, then
-    falls along half a cosine to zero, or stays.
+    One update sees ``accumulate`` batches, which all processes share; a batch is sentences of like length, of at most
+    ``batch_tokens`` padded source plus target tokens, or, where ``batch_sentences`` is set, so many sentences of any
+    length. Rates: ``training.schedules``; what is kept and when to stop: ``training.selection``.
     """
 
     updates: Positive
     batch_tokens: Positive = 12_000
     batch_sentences: Positive | None = None
+    accumulate: Positive = 1
     learning_rate: Annotated[float, Field(gt=0.0)] = 1e-3
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "constant", "inverse_sqrt", "plateau"] = "cosine"
     warmup_updates: Annotated[int, Field(ge=0)] = 500
+    plateau_patience: Positive = 3  # validations that are no better before the rate falls
+    plateau_factor: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
     adam_betas: tuple[Probability, Probability] = (0.9, 0.98)
     adam_epsilon: Annotated[float, Field(gt=0.0)] = 1e-9
     label_smoothing: Probability = 0.0
+    r_drop: Annotated[float, Field(ge=0.0)] = 0.0  # alpha of Liang et al. 2021; 0: one pass
+    guided_alignment: GuidedAlignmentConfig | None = None
     gradient_norm: Annotated[float, Field(gt=0.0)] = 1.0
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    ema_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None  # validated and exported in the weights' place
     validate_every: Positive = 1000
+    validation_sentences: Annotated[int, Field(ge=0)] = 0  # translated at each validation, for BLEU and chrF
+    select_by: Literal["exact_match", "loss", "accuracy", "bleu", "chrf"] = "exact_match"
+    keep_best: Positive = 1
+    keep_last: Annotated[int, Field(ge=0)] = 0
+    patience: Annotated[int, Field(ge=0)] = 0  # validations that are no better before the run ends; 0: never
+    save_every: Positive | None = None  # updates between two states to continue from; None: at validations
     log_every: Positive = 50
     seed: Seed = 1
     threads: Annotated[int, Field(ge=0)] = 0  # 0: as many as the machine has
+
+    @model_validator(mode="after")
+    def _check_selection(self) -> TrainingConfig:
+        if self.select_by in ("bleu", "chrf") and not self.validation_sentences:
+            raise ValueError(f"select_by is {self.select_by}, and validation_sentences is 0: translate some")
+        if self.r_drop and self.guided_alignment is not None:
+            raise ValueError(f"r_drop is {self.r_drop}, and guided_alignment is set: choose one of them")
+        return self
 
 
 class LimitsConfig(_Section):
@@ -189,6 +328,7 @@ class ExportConfig(_Section):
     description: str
     license: str
     attribution: list[str] = []
+    weights: Literal["best", "average_best", "average_last"] = "best"
     limits: LimitsConfig
     golden_sentences: list[str | Annotated[list[str], Field(min_length=1)]] = Field(min_length=1)  # list: a document
 
@@ -206,13 +346,30 @@ class Config(_Section):
     training: TrainingConfig
     export: ExportConfig
 
+    @property
+    def task(self) -> Task | None:
+        """The generator of the corpus; None where it comes from files."""
+        return TASKS[self.corpus.task] if isinstance(self.corpus, TaskCorpus) else None
+
+    @model_validator(mode="after")
+    def _check_weights(self) -> Config:
+        """What is to be averaged must have been kept."""
+        wanted, training = self.export.weights, self.training
+        for weights, key, kept in (
+            ("average_best", "keep_best", training.keep_best),
+            ("average_last", "keep_last", training.keep_last),
+        ):
+            if wanted == weights and kept < 2:
+                raise ValueError(f"export.weights is {wanted}, and training.{key} is {kept}: keep 2 or more")
+        return self
+
     @model_validator(mode="after")
     def _check_context(self) -> Config:
         wanted = self.model.context_sentences if isinstance(self.model, RecurrentConfig) else 0
-        given = TASKS[self.corpus.task].context_sentences
+        given = 0 if self.task is None else self.task.context_sentences
         if wanted not in (0, given):
             raise ValueError(
-                f"model.context_sentences is {wanted}, and the task {self.corpus.task} has {given} before each "
+                f"model.context_sentences is {wanted}, and the corpus has {given} before each "
                 f"sentence: set it to {' or '.join(map(str, sorted({0, given})))}"
             )
         for golden in self.export.golden_sentences:
@@ -270,7 +427,7 @@ _BRANCHES = ("str", "list[str]")  # of a union, which pydantic names as if they 
 def _describe(entry: object) -> str:
     assert isinstance(entry, dict)
     place = [str(part) for part in entry["loc"] if part not in _BRANCHES]
-    if place[0:1] == ["model"]:  # pydantic names the family as if it were a section
+    if place[0:1] in (["model"], ["corpus"]) and len(place) > 1:  # pydantic names the kind as if it were a section
         del place[1:2]
     if not place and entry["type"] == "value_error":  # of the whole, which need not be shown
         return str(entry["msg"]).removeprefix("Value error, ")
@@ -278,7 +435,8 @@ def _describe(entry: object) -> str:
     if entry["type"] == "union_tag_not_found":
         return f"missing key {key}.family"
     if entry["type"] == "union_tag_invalid":
-        return f"{key}.family = {entry['input']['family']!r}: Input should be one of {entry['ctx']['expected_tags']}"
+        tag = {"model": "family", "corpus": "kind"}[key]
+        return f"{key}.{tag} = {entry['input'][tag]!r}: Input should be one of {entry['ctx']['expected_tags']}"
     if entry["type"] == "extra_forbidden":
         return f"unknown key {key}"
     if entry["type"] == "missing":

@@ -5,6 +5,7 @@
     {training,validation,test}.tsv           source TAB target TAB annotation, UTF-8
     {source,target}.spm                      SentencePiece models
     {training,validation}.{source,target}.{ids,offsets}.npy
+    training.lines.npy                       where each line of training.tsv begins, for subword regularisation
     {training,validation}.context.{ids,offsets,sentences}.npy    for a task of documents
     done.json                                written last: the config it was made from, sha256 of every file
 """
@@ -14,7 +15,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import mmap
 import random
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,17 +25,20 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from service.bundle.errors import BundleError
 from service.bundle.tokenizer import Tokenizer
-from training.config import Config, CorpusConfig
+from training.augmentation import augmented
+from training.config import Config, CorpusConfig, FileCorpus, TaskCorpus, TokenizersConfig
 from training.errors import CorpusError
 from training.files import write_atomically
 from training.tasks import TASKS, Example
+from training.text_files import Report, split_files
 from training.tokenizers import train_tokenizer
 
 SIDES = ("source", "target")
+_CORPUS_CONFIG: TypeAdapter[CorpusConfig] = TypeAdapter(CorpusConfig)
 Progress = Callable[[str], None]
 
 
@@ -80,6 +86,11 @@ class ParallelArrays:
     def __len__(self) -> int:
         return len(self.source)
 
+    def first(self, pairs: int) -> ParallelArrays:
+        """The first pairs alone."""
+        source, target = (TokenArrays(side.ids, side.offsets[: pairs + 1]) for side in (self.source, self.target))
+        return ParallelArrays(source, target, self.context)
+
 
 class Corpus:
     """Reads what ``prepare`` wrote."""
@@ -125,11 +136,17 @@ class Corpus:
         source, target = (TokenArrays(load(f"{side}.ids"), load(f"{side}.offsets")) for side in SIDES)
         if not len(source) or len(source) != len(target):
             raise CorpusError(f"{part}: {len(source)} source and {len(target)} target sentences; need as many of each")
-        most = TASKS[self._done["prepared_from"]["corpus"]["task"]].context_sentences
+        task = self._done["prepared_from"]["corpus"].get("task")
+        most = 0 if task is None else TASKS[task].context_sentences
         if not most:
             return ParallelArrays(source, target)
         sentences = TokenArrays(load("context.ids"), load("context.offsets"))
         return ParallelArrays(source, target, ContextArrays(sentences, load("context.sentences"), most))
+
+    def training_texts(self) -> TrainingTexts:
+        """The text of any training pair, by its number."""
+        begins = np.load(self.directory / "training.lines.npy", mmap_mode="r")
+        return TrainingTexts(Lines(self.directory / "training.tsv", begins))
 
     def examples(self, part: str) -> Iterator[Example]:
         """The text of "training", "validation" or "test"."""
@@ -138,13 +155,41 @@ class Corpus:
                 yield _read_line(line)
 
 
+class Lines:
+    """Reads single lines of a file without holding them."""
+
+    def __init__(self, path: Path, begins: npt.NDArray[np.int64]) -> None:
+        self._begins = begins
+        with path.open("rb") as file:
+            self._content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def __len__(self) -> int:
+        return len(self._begins) - 1
+
+    def __getitem__(self, number: int) -> str:
+        return self._content[self._begins[number] : self._begins[number + 1]].decode("utf-8").rstrip("\n")
+
+
+class TrainingTexts:
+    """Reads single pairs of ``training.tsv``."""
+
+    def __init__(self, lines: Lines) -> None:
+        self._lines = lines
+
+    def __getitem__(self, pair: int) -> Example:
+        return _read_line(self._lines[pair])
+
+
 def _read_line(line: str) -> Example:
     source, target, annotation, *context = line.rstrip("\n").split("\t")
     return Example(source, target, annotation, tuple(context))
 
 
 def prepare(config: Config, progress: Progress) -> Corpus:
-    """Generate the text, train the tokenizers, write the arrays; a finished corpus of the same settings is kept."""
+    """Generate or read the text, train the tokenizers, write the arrays.
+
+    A finished corpus of the same settings is kept. Raises CorpusError.
+    """
     directory = config.run_directory / "data"
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -156,13 +201,17 @@ def prepare(config: Config, progress: Progress) -> Corpus:
         progress(f"{directory} is already prepared")
         return Corpus(directory)
     marker.unlink(missing_ok=True)
-    _write_texts(config, directory, progress)
-    for side, settings in zip(SIDES, (config.tokenizers.source, config.tokenizers.target), strict=True):
-        tokenizer = train_tokenizer(settings, directory / "training.tsv", SIDES.index(side), directory / f"{side}.spm")
-        progress(f"{side} tokenizer: {settings.kind}, {tokenizer.vocabulary_size} pieces")
+    if isinstance(config.corpus, TaskCorpus):
+        _write_texts(config.corpus, directory, progress)
+    else:
+        _write_split_files(config.corpus, directory, progress)
+    np.save(directory / "training.lines.npy", line_begins(directory / "training.tsv"))
+    for side in SIDES:
+        tokenizer = _train_tokenizer(config.tokenizers, directory, side)
+        progress(f"{side} tokenizer: {config.tokenizers.source.kind}, {tokenizer.vocabulary_size} pieces")
         for part in ("training", "validation"):
             _write_arrays(tokenizer, directory, part, side)
-            if side == "source" and TASKS[config.corpus.task].context_sentences:
+            if side == "source" and config.task is not None and config.task.context_sentences:
                 _write_context(tokenizer, directory, part)
     hashes = {path.name: _sha256(path) for path in sorted(directory.iterdir())}
     write_atomically(marker, json.dumps({"prepared_from": _prepared_from(config), "sha256": hashes}, indent=1).encode())
@@ -180,24 +229,48 @@ def _read_marker(marker: Path) -> dict[str, Any] | None:
 
 
 def _prepared_from(config: Config) -> dict[str, object]:
-    return {"corpus": config.corpus.model_dump(), "tokenizers": config.tokenizers.model_dump()}
+    return {"corpus": config.corpus.model_dump(mode="json"), "tokenizers": config.tokenizers.model_dump()}
 
 
 def _same_settings(prepared_from: dict[str, Any], config: Config) -> bool:
     """What an older Heed prepared lacks the keys that came later, whose defaults are what it did."""
+    if prepared_from.keys() != _prepared_from(config).keys():
+        return False
     try:
-        corpus = CorpusConfig.model_validate(prepared_from["corpus"]).model_dump()
+        corpus = _CORPUS_CONFIG.validate_python(prepared_from["corpus"])
+        tokenizers = TokenizersConfig.model_validate(prepared_from["tokenizers"])
     except (KeyError, TypeError, ValidationError):
         return False
-    return {**prepared_from, "corpus": corpus} == _prepared_from(config)
+    return corpus == config.corpus and tokenizers == config.tokenizers
 
 
-def _write_texts(config: Config, directory: Path, progress: Progress) -> None:
+def _train_tokenizer(settings: TokenizersConfig, directory: Path, side: str) -> Tokenizer:
+    """A shared one is trained once, on both columns, and copied."""
+    path, of_side = directory / f"{side}.spm", settings.source if side == "source" else settings.target
+    if settings.shared and side == "target":
+        write_atomically(path, (directory / "source.spm").read_bytes())
+        return Tokenizer.load(path)
+    columns = range(len(SIDES)) if settings.shared else (SIDES.index(side),)
+    return train_tokenizer(of_side, directory / "training.tsv", columns, path)
+
+
+def _write_split_files(corpus: FileCorpus, directory: Path, progress: Progress) -> None:
+    report = Report()
+    for part, pairs in split_files(corpus, report).items():
+        written = augmented(pairs, corpus.augment) if part == "training" else pairs
+        report.kept[part] = _write_tsv(directory / f"{part}.tsv", written)
+    for line in report.summary():
+        progress(line)
+    write_atomically(directory / "report.json", json.dumps(vars(report), indent=1).encode())
+    if empty := [part for part, count in report.kept.items() if not count]:
+        raise CorpusError(f"no pair is left for {', '.join(empty)}: look at {directory / 'report.json'}")
+
+
+def _write_texts(settings: TaskCorpus, directory: Path, progress: Progress) -> None:
     """One stream of examples cut into parts; the test part never holds a source that training has seen.
 
     Validation and test come first so that they do not depend on the size of the training part.
     """
-    settings = config.corpus
     stream = TASKS[settings.task].examples(settings.seed)
     held_out: set[str] = set()
     for part, count in (("validation", settings.validation_pairs), ("test", settings.test_pairs)):
@@ -209,7 +282,7 @@ def _write_texts(config: Config, directory: Path, progress: Progress) -> None:
     progress(f"{settings.training_pairs} training pairs, none of whose sources is in validation or test")
 
 
-def _with_variations(settings: CorpusConfig, plain: Iterator[Example]) -> Iterator[Example]:
+def _with_variations(settings: TaskCorpus, plain: Iterator[Example]) -> Iterator[Example]:
     """The plain examples, with ``varied_share`` of the task's variations among them."""
     variations = TASKS[settings.task].variations
     if not settings.varied_share or variations is None:
@@ -221,39 +294,51 @@ def _with_variations(settings: CorpusConfig, plain: Iterator[Example]) -> Iterat
         yield next(varied if generator.random() < settings.varied_share else plain)
 
 
-def _write_tsv(path: Path, examples: Iterable[Example]) -> None:
-    """Raises CorpusError for a text that cannot stand in a line of such a file."""
+def _write_tsv(path: Path, examples: Iterable[Example]) -> int:
+    """How many were written. Raises CorpusError for a text that cannot stand in a line of such a file."""
+    count = 0
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for example in examples:
             columns = (example.source, example.target, example.annotation, *example.context)
             if any(character in column for column in columns for character in "\t\r\n"):
                 raise CorpusError(f"{path.name}: a tab or a line break in {example}")
             file.write("\t".join(columns) + "\n")
+            count += 1
+    return count
+
+
+def line_begins(path: Path) -> npt.NDArray[np.int64]:
+    """Where each line begins, and where the file ends."""
+    begins = array("q", [0])
+    with path.open("rb") as file:
+        for line in file:
+            begins.append(begins[-1] + len(line))
+    return np.frombuffer(begins, dtype=np.int64)
 
 
 def _write_arrays(tokenizer: Tokenizer, directory: Path, part: str, side: str) -> None:
     column = SIDES.index(side)
     with (directory / f"{part}.tsv").open(encoding="utf-8", newline="\n") as lines:
-        sentences = [tokenizer.encode_ids(line.rstrip("\n").split("\t")[column]) for line in lines]
-    _save_sentences(directory / f"{part}.{side}", sentences)
+        sentences = (tokenizer.encode_ids(line.rstrip("\n").split("\t")[column]) for line in lines)
+        _save_sentences(directory / f"{part}.{side}", sentences)
 
 
 def _write_context(tokenizer: Tokenizer, directory: Path, part: str) -> None:
     with (directory / f"{part}.tsv").open(encoding="utf-8", newline="\n") as lines:
         contexts = [[tokenizer.encode_ids(sentence) for sentence in _read_line(line).context] for line in lines]
-    _save_sentences(directory / f"{part}.context", list(itertools.chain.from_iterable(contexts)))
-    np.save(directory / f"{part}.context.sentences.npy", _offsets(contexts))
+    _save_sentences(directory / f"{part}.context", itertools.chain.from_iterable(contexts))
+    counts = np.cumsum([0, *(len(sentences) for sentences in contexts)], dtype=np.int64)
+    np.save(directory / f"{part}.context.sentences.npy", counts)
 
 
-def _save_sentences(stem: Path, sentences: Sequence[Sequence[int]]) -> None:
-    offsets = _offsets(sentences)
-    ids = np.fromiter(itertools.chain.from_iterable(sentences), dtype=np.int32, count=int(offsets[-1]))
-    np.save(stem.with_name(f"{stem.name}.ids.npy"), ids)
-    np.save(stem.with_name(f"{stem.name}.offsets.npy"), offsets)
-
-
-def _offsets(rows: Sequence[Sequence[object]]) -> npt.NDArray[np.int64]:
-    return np.cumsum([0, *(len(row) for row in rows)], dtype=np.int64)
+def _save_sentences(stem: Path, sentences: Iterable[Sequence[int]]) -> None:
+    """Four bytes a token and eight a sentence while it reads: a list of a million lists would be a gigabyte."""
+    ids, ends = array("i"), array("q", [0])
+    for sentence in sentences:
+        ids.extend(sentence)
+        ends.append(len(ids))
+    np.save(stem.with_name(f"{stem.name}.ids.npy"), np.frombuffer(ids, dtype=np.int32))
+    np.save(stem.with_name(f"{stem.name}.offsets.npy"), np.frombuffer(ends, dtype=np.int64))
 
 
 def _sha256(path: Path) -> str:

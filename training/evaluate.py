@@ -20,7 +20,7 @@ from service.engine.sentence import Hypothesis, SentenceRequest
 from training.config import Config
 from training.corpus import Corpus
 from training.errors import TrainingError
-from training.tasks import TASKS, Example, Posterior
+from training.tasks import Example, Posterior
 
 _CLEAR = 0.9
 
@@ -57,8 +57,13 @@ def evaluate_bundle(config: Config, models: Path, limit: int, seed: int | None, 
 
     Raises TrainingError when the bundle is refused.
     """
-    task = TASKS[config.corpus.task]
-    stream = Corpus(config.run_directory / "data").examples("test") if seed is None else task.examples(seed)
+    task = config.task
+    if seed is None:
+        stream = Corpus(config.run_directory / "data").examples("test")
+    elif task is None:
+        raise TrainingError("--seed makes fresh strings of a task; this corpus comes from files: leave it out")
+    else:
+        stream = task.examples(seed)
     examples = list(itertools.islice(stream, limit))
     try:
         bundle = Repository(models).load(config.name, config.version)
@@ -69,15 +74,16 @@ def evaluate_bundle(config: Config, models: Path, limit: int, seed: int | None, 
     table.add_column("measure")
     table.add_column("value", justify="right")
     table.add_row("exact match", f"{scores.exact_match:.3%}")
-    table.add_row(
-        f"attention on the right place ({scores.attention_judged} tokens)", f"{scores.attention_accuracy:.3%}"
-    )
+    if scores.attention_judged:
+        table.add_row(
+            f"attention on the right place ({scores.attention_judged} tokens)", f"{scores.attention_accuracy:.3%}"
+        )
     if scores.context_judged:
         table.add_row(
             f"attention to the sentences before on the right place ({scores.context_judged} tokens)",
             f"{scores.context_accuracy:.3%}",
         )
-    if task.posterior is not None:
+    if task is not None and task.posterior is not None:
         _add_ambiguity(table, judge_ambiguity(task.posterior(), examples, found))
     console.print(table)
     wrong = [(example, text) for example, text in zip(examples, found, strict=True) if text != example.target]
@@ -131,12 +137,12 @@ def score_examples(config: Config, bundle: Bundle, examples: list[Example]) -> t
         results = engine.translate(requests)
     finally:
         engine.stop()
-    task = TASKS[config.corpus.task]
+    task = config.task
     found, hits, context_hits = [], list[bool](), list[bool]()
     for example, source, context, result in zip(examples, sources, contexts, results, strict=True):
         best = result.hypotheses[0]
         found.append(bundle.target_tokenizer.decode(best.target_ids).text)
-        if found[-1] != example.target:
+        if found[-1] != example.target or task is None:
             continue
         spans = [(token.begin, token.end) for token in source.padded(bundle.manifest.one_shot_length or 0).tokens]
         if looked_at := [spans[place] for place in greatest_weights(bundle, best)]:

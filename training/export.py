@@ -1,6 +1,6 @@
 """A trained model to a bundle: weights, graphs that point into them, tokenizers, manifest; proven before it is seen.
 
-Reads the best checkpoint. Writes ``<repository>/<name>/<version>`` in one step, after the parity proof has passed and
+Reads the weights of a run. Writes ``<repository>/<name>/<version>`` in one step, after the parity proof has passed and
 the golden sentences were translated; an export that fails leaves nothing behind.
 """
 
@@ -11,8 +11,6 @@ import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
-
-import torch
 
 from service.bundle.manifest import (
     FORMAT_VERSION,
@@ -29,20 +27,24 @@ from service.bundle.manifest import (
     TokenizerEntry,
 )
 from service.bundle.tokenizer import Tokenizer
+from training.align import chosen_alignment
 from training.alignment import measure_alignment
 from training.config import Config
 from training.corpus import SIDES, Corpus
 from training.graphs import WEIGHTS_FILE, write_graphs, write_weights
 from training.models.interface import AutoregressiveModel, TranslationModel
 from training.parity import prove_parity, translate
-from training.tasks import TASKS
-from training.trainer import load_best, validate
+from training.trainer import load_weights
+from training.validation import validate
 
 
 def export_bundle(config: Config, corpus: Corpus, repository: Path, progress: Callable[[str], None]) -> Path:
-    """Write the bundle of a config's best checkpoint; returns its directory. Raises ParityError, CheckpointError."""
+    """Write the bundle of the weights that ``export.weights`` names; returns its directory.
+
+    Raises ParityError, CheckpointError.
+    """
     corpus.check(config)
-    model, checkpoint = load_best(config, corpus)
+    model, updates = load_weights(config, corpus)
     score = validate(model, corpus.arrays("validation"), config.training.batch_tokens)
     directory = repository / config.name / str(config.version)
     return write_bundle(
@@ -54,12 +56,28 @@ def export_bundle(config: Config, corpus: Corpus, repository: Path, progress: Ca
             config=config.model_dump(mode="json"),
             data_sha256=corpus.hashes,
             commit=_commit(),
-            updates=int(torch.load(checkpoint, weights_only=True)["update"]),
+            updates=max(updates),
             scores={"validation_exact_match": score.exact_match, "validation_loss": score.loss},
         ),
         progress,
-        measure_alignment(model, corpus, TASKS[config.corpus.task]) if isinstance(model, AutoregressiveModel) else None,
+        _chosen_alignment(config, model, corpus, updates),
     )
+
+
+def _chosen_alignment(
+    config: Config, model: TranslationModel, corpus: Corpus, updates: list[int]
+) -> AlignmentEntry | None:
+    """By links of people, by the task, by what the training told the model; None: the model's own."""
+    if not isinstance(model, AutoregressiveModel):
+        return None
+    if (by_people := chosen_alignment(config, updates)) is not None:
+        return by_people
+    if config.task is not None:
+        return measure_alignment(model, corpus, config.task)
+    guided = config.training.guided_alignment
+    if guided is None:
+        return None
+    return AlignmentEntry(map=guided.map, heads=(guided.head,), shift=0, chosen_by="guided in the training")
 
 
 def write_bundle(

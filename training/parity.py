@@ -210,7 +210,8 @@ def greedy(
     """PyTorch's own greedy translation of one sentence, `</s>` last unless the limit came first."""
     with torch.no_grad():
         lengths = torch.tensor([len(source_ids)], dtype=torch.int32)
-        memory, state, _ = model.encode(torch.tensor([source_ids]), lengths, _one_context(model, context))
+        before = Context.of_one(context, model.context_sentences) if model.context_sentences else None
+        memory, state, _ = model.encode(torch.tensor([source_ids]), lengths, before)
         target: list[int] = []
         while len(target) < max_target_tokens and target[-1:] != [EOS_ID]:
             last = torch.tensor([[target[-1] if target else BOS_ID]])
@@ -220,12 +221,3 @@ def greedy(
             logits[NEVER_CHOSEN] = -torch.inf
             target.append(int(logits.argmax()))
     return target
-
-
-def _one_context(model: AutoregressiveModel, sentences: Sequence[list[int]]) -> Context | None:
-    if not model.context_sentences:
-        return None
-    rows = (list(sentences) + [[]] * model.context_sentences)[: model.context_sentences]
-    longest = max(1, *map(len, rows))
-    ids = torch.tensor([[row + [PAD_ID] * (longest - len(row)) for row in rows]])
-    return Context(ids, torch.tensor([[len(row) for row in rows]], dtype=torch.int32))

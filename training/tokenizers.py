@@ -3,50 +3,79 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import sentencepiece
 
 from service.bundle.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizer
 from training.config import TokenizerConfig
+from training.errors import CorpusError
 from training.files import write_atomically
 
 
-def train_tokenizer(config: TokenizerConfig, corpus: Path, column: int, output: Path) -> Tokenizer:
-    """Train on one column of a TSV file and write the model to ``output``.
+def train_tokenizer(config: TokenizerConfig, corpus: Path, columns: Iterable[int], output: Path) -> Tokenizer:
+    """Train on columns of a TSV file and write the model to ``output``.
 
-    Characters keep white space as a symbol of its own and are not normalised, so that a piece is a character of the
-    text as it was sent. Every character or word of the text is in the vocabulary (coverage 1.0).
+    Characters and words: every one of the text is in the vocabulary (coverage 1.0), and nothing is normalised;
+    characters keep white space as a symbol of its own, so that a piece is a character of the text as it was sent.
+    Learned pieces (unigram, BPE): SentencePiece's own training and its ``nmt_nfkc``; characters that are too rare for a
+    piece fall back to bytes. Raises CorpusError when there is too little text for the vocabulary.
     """
-    pieces = _distinct(corpus, column, config.kind)
+    texts = itertools.chain.from_iterable(_column(corpus, column) for column in columns)
+    options = _learned(config) if config.vocabulary_size is not None else _whole(config.kind)
+    sentences = texts if config.vocabulary_size is not None else iter(_distinct(texts, config.kind))
     model = io.BytesIO()
-    characters = config.kind == "char"
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(pieces),
-        model_writer=model,
-        model_type=config.kind,
-        vocab_size=1_000_000,  # an upper bound: hard_vocab_limit is off, the text decides
-        hard_vocab_limit=False,
-        use_all_vocab=True,
-        character_coverage=1.0,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=not characters,
-        add_dummy_prefix=not characters,
-        pad_id=PAD_ID,
-        bos_id=BOS_ID,
-        eos_id=EOS_ID,
-        unk_id=UNK_ID,
-        minloglevel=2,
-    )
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=sentences,
+            model_writer=model,
+            model_type=config.kind,
+            pad_id=PAD_ID,
+            bos_id=BOS_ID,
+            eos_id=EOS_ID,
+            unk_id=UNK_ID,
+            minloglevel=2,
+            **options,
+        )
+    except RuntimeError as error:  # its message ends in what is wrong
+        reason = " ".join(str(error).split())
+        raise CorpusError(f"SentencePiece cannot train {config.kind} pieces on {corpus}: {reason}") from error
     write_atomically(output, model.getvalue())
     return Tokenizer.load(output)
 
 
-def _distinct(corpus: Path, column: int, kind: str) -> list[str]:
+def _whole(kind: str) -> dict[str, Any]:
+    characters = kind == "char"
+    return {
+        "vocab_size": 1_000_000,  # an upper bound: hard_vocab_limit is off, the text decides
+        "hard_vocab_limit": False,
+        "use_all_vocab": True,
+        "character_coverage": 1.0,
+        "normalization_rule_name": "identity",
+        "remove_extra_whitespaces": not characters,
+        "add_dummy_prefix": not characters,
+    }
+
+
+def _learned(config: TokenizerConfig) -> dict[str, Any]:
+    return {
+        "vocab_size": config.vocabulary_size,
+        "input_sentence_size": config.training_sentences,
+        "shuffle_input_sentence": True,
+        "character_coverage": 0.9999,
+        "normalization_rule_name": "nmt_nfkc",
+        "byte_fallback": True,
+        "num_threads": 2,
+    }
+
+
+def _distinct(texts: Iterable[str], kind: str) -> list[str]:
     """The distinct characters or words, each once, in a fixed order: frequencies play no part in either kind."""
     found: set[str] = set()
-    for text in _column(corpus, column):
+    for text in texts:
         found.update(text if kind == "char" else text.split(" "))
     if kind == "char":
         characters = sorted(found)  # and no sentence of them very long

@@ -1,20 +1,19 @@
-"""The training loop: batches in, checkpoints out. Continues where a run stopped, and stops cleanly when asked.
+"""The training loop: batches in, checkpoints out. Continues exactly where a run stopped, and stops cleanly when asked.
 
-Knows the model's ``forward`` and nothing of its inside. A run directory holds ``config.yaml``, ``log.txt``,
-TensorBoard events, ``last.pt`` and ``best.pt``.
+Knows the objective and nothing of the model's inside. A run directory holds ``config.yaml``, ``log.txt``, TensorBoard
+events, ``last.pt`` (to continue from), ``best.pt`` and ``kept/<update>.pt`` (weights). Several processes: ``torchrun``.
 """
 
 from __future__ import annotations
 
 import math
-import re
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from itertools import islice
 from types import FrameType
 from typing import NamedTuple
 
@@ -23,63 +22,29 @@ import numpy.typing as npt
 import torch
 import yaml
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
-from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
-from torch.utils.tensorboard import SummaryWriter
 
+from training import checkpoint
+from training.averaging import average, moving_average
 from training.batches import Batch, make_batch, plan_epoch, plan_epoch_of_any_length
-from training.checkpoint import Checkpoint
-from training.config import Config, TrainingConfig
-from training.corpus import SIDES, Corpus, ParallelArrays
-from training.errors import TrainingError
+from training.checkpoint import Checkpoint, Weights
+from training.config import Config
+from training.corpus import SIDES, Corpus
+from training.distributed import Processes
+from training.errors import CheckpointError, ConfigError, TrainingError
+from training.guided_alignment import TrainingLinks
+from training.journal import Journal, Update
 from training.models import build
 from training.models.interface import NOT_JUDGED, TranslationModel
+from training.objective import Objective
+from training.schedules import learning_rate
+from training.selection import Selection, Validation
+from training.subwords import SubwordSampler
+from training.validation import Sample, score, translate_validation, validate
 
-
-@dataclass(frozen=True)
-class Validation:
-    """``loss`` in nats per target token; ``exact_match`` the share of targets that greedy search would give whole.
-
-    Greedy search gives a target when each of its tokens is the likeliest after those before it, so one teacher-forced
-    pass tells.
-    """
-
-    loss: float
-    exact_match: float
-
-    def better_than(self, other: Validation) -> bool:
-        return (self.exact_match, -self.loss) > (other.exact_match, -other.loss)
-
-
-_LOG_LINE = "update {update}: validation loss {loss:.5f}, exact match {exact:.4f}%"
-_LOG_PATTERN = re.compile(r"update (\d+): validation loss ([\d.]+), exact match ([\d.]+)%")
-
-
-class LogPoint(NamedTuple):
-    """One validation of a run."""
-
-    update: int
-    loss: float
-    exact_match: float
-
-
-def read_log(run_directory: Path) -> list[LogPoint]:
-    """A run's validations in order; of one update that was reached twice, after a crash, the last."""
-    text = (run_directory / "log.txt").read_text(encoding="utf-8")
-    found = {int(update): (float(loss), float(exact) / 100) for update, loss, exact in _LOG_PATTERN.findall(text)}
-    return [LogPoint(update, *found[update]) for update in sorted(found)]
-
-
-def learning_rate(config: TrainingConfig, update: int) -> float:
-    """Linear warm-up, then constant or half a cosine down to zero at the last update. ``update`` counts from 0."""
-    if update < config.warmup_updates:
-        return config.learning_rate * (update + 1) / config.warmup_updates
-    if config.schedule == "constant":
-        return config.learning_rate
-    progress = (update - config.warmup_updates) / max(1, config.updates - config.warmup_updates)
-    return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def build_model(config: Config, corpus: Corpus) -> TranslationModel:
@@ -88,58 +53,177 @@ def build_model(config: Config, corpus: Corpus) -> TranslationModel:
     return build(config.model, source, target)
 
 
-class Trainer:
-    """One run. ``train`` returns True when the last update is done, False when it was asked to stop before."""
+def choose_device(config: Config) -> torch.device:
+    """Raises ConfigError for a device that is not there, or a precision that it has not."""
+    wanted, there = config.training.device, torch.cuda.is_available()
+    if wanted == "cuda" and not there:
+        raise ConfigError("training.device is cuda, and there is no CUDA device here: choose auto or cpu")
+    device = torch.device("cuda" if there and wanted != "cpu" else "cpu")
+    if config.training.precision == "fp16" and device.type == "cpu":
+        raise ConfigError("training.precision fp16 needs a CUDA device: choose bf16 or fp32")
+    return device
 
-    def __init__(self, config: Config, corpus: Corpus, console: Console) -> None:
+
+class Share(NamedTuple):
+    """A batch of an update, and what it weighs: 0 where it is there to keep a process in step."""
+
+    batch: Batch
+    weight: float = 1.0
+
+
+class Trainer:
+    """One run. ``train`` returns True when it is done, False when it was asked to stop before."""
+
+    def __init__(self, config: Config, corpus: Corpus, console: Console, processes: Processes | None = None) -> None:
         """Builds the model, or continues from ``last.pt``; raises TrainingError when that is of another model."""
         corpus.check(config)
-        torch.manual_seed(config.training.seed)
-        if config.training.threads:
-            torch.set_num_threads(config.training.threads)
-        self._config = config
-        self._data_sha256 = corpus.hashes
-        self._settings = config.training
-        self._console = console
+        self._config, self._settings, self._corpus, self._console = config, config.training, corpus, console
+        self._processes = processes or Processes(0, 1, choose_device(config))
+        settings, device = self._settings, self._processes.device
+        if settings.accumulate % self._processes.count:
+            raise ConfigError(
+                f"training.accumulate is {settings.accumulate}, which {self._processes.count} processes cannot share: "
+                "make it a multiple"
+            )
+        torch.manual_seed(settings.seed)
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
         self._training, self._validation = corpus.arrays("training"), corpus.arrays("validation")
-        self.model = build_model(config, corpus)
+        self._samplers = {
+            side: SubwordSampler(corpus.tokenizer_path(side), settings_of_side.kind, settings_of_side.sampling)
+            for side, settings_of_side in (("source", config.tokenizers.source), ("target", config.tokenizers.target))
+            if settings_of_side.sampling
+        }
+        self._texts = corpus.training_texts() if self._samplers else None
+        guided = settings.guided_alignment
+        self._links = None if guided is None else TrainingLinks(guided.links, corpus, len(self._training))
+        self.model = build_model(config, corpus).to(device)
+        self._objective = self._processes.share(Objective(self.model, settings))
         self._optimizer = torch.optim.Adam(
-            self.model.parameters(), betas=self._settings.adam_betas, eps=self._settings.adam_epsilon
+            self.model.parameters(), betas=settings.adam_betas, eps=settings.adam_epsilon, fused=True
         )
+        self._averaged = None if settings.ema_decay is None else moving_average(self.model, settings.ema_decay)
+        self._scaler = torch.amp.GradScaler(device.type) if settings.precision == "fp16" else None
         self._update, self._epoch, self._batch = 0, 0, 0
-        self._best = Validation(loss=math.inf, exact_match=-1.0)
+        self._selection = Selection()
         self._stop = threading.Event()
         self._directory = config.run_directory
         self._directory.mkdir(parents=True, exist_ok=True)
         if (self._directory / "last.pt").is_file():
             self._restore()
+        elif self._processes.count > 1:  # the same start everywhere, then dropout of its own in each process
+            torch.manual_seed(settings.seed + self._processes.rank)
+
+    # --- the loop -----------------------------------------------------------------------------------------------------
 
     def train(self) -> bool:
-        """Run to the last update or to the first SIGINT or SIGTERM; either way ``last.pt`` holds all that was done."""
+        """Run to the end or to the first SIGINT or SIGTERM; either way ``last.pt`` holds all that was done."""
         self._write_config()
-        with SummaryWriter(str(self._directory / "tensorboard")) as board, self._progress() as progress:
-            task = progress.add_task("training", total=self._settings.updates, completed=self._update, note="")
-            with self._stopping_on_signals():
-                for batch in self._batches():
-                    started = time.perf_counter()
-                    loss, norm = self._train_on(batch)
-                    self._after_update(board, batch, loss, norm, time.perf_counter() - started)
-                    progress.update(task, completed=self._update, note=f"loss {loss:.4f}")
-                    if self._stop.is_set():
-                        break
-                self._save("last.pt")
-        return self._update >= self._settings.updates
+        with self._stopping_on_signals(), self._open_journal() as self._journal:
+            if self._ended:
+                return True
+            for shares in self._updates():
+                stopped = self._train_on(shares)
+                if self._due(self._settings.validate_every):
+                    self._validate()
+                if stopped or self._ended or self._due(self._settings.save_every):
+                    self._save_state()
+                if stopped or self._ended:
+                    break
+        return self._ended
 
-    def _batches(self) -> Iterator[Batch]:
-        """From where the run stands to its last update, epoch after epoch."""
-        while self._update < self._settings.updates:
-            plan = self._plan_epoch()
-            while self._batch < len(plan) and self._update < self._settings.updates:
-                sentences = plan[self._batch]
-                self._batch += 1
-                yield make_batch(self._training, sentences)
-            if self._batch >= len(plan):
-                self._epoch, self._batch = self._epoch + 1, 0
+    @property
+    def _ended(self) -> bool:
+        return self._update >= self._settings.updates or self._selection.should_stop(self._settings)
+
+    def _due(self, every: int | None) -> bool:
+        return self._update % (every or self._settings.validate_every) == 0 or self._update == self._settings.updates
+
+    def _train_on(self, shares: list[Share]) -> bool:
+        """One update by this process's share of its batches; True when any process was asked to stop."""
+        started = time.perf_counter()
+        rate = learning_rate(self._settings, self._update, self._selection.reductions)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self.model.train()
+        self._optimizer.zero_grad(set_to_none=True)
+        judged = sum(self._count_judged(share.batch) * share.weight for share in shares)
+        (tokens,) = self._processes.sum([judged])
+        own_loss = sum(self._backward(share, tokens, last=share is shares[-1]) for share in shares)
+        loss, asked = self._processes.sum([own_loss / tokens, float(self._stop.is_set())])
+        if not math.isfinite(loss):
+            raise self._diverged(f"the loss is {loss}")
+        norm = self._step()
+        self._update += 1
+        self._journal.updated(Update(self._update, loss, norm, rate, int(tokens), time.perf_counter() - started))
+        return asked > 0
+
+    def _count_judged(self, batch: Batch) -> int:
+        return int((self.model.judged_targets(batch.target_ids) != NOT_JUDGED).sum())
+
+    def _backward(self, share: Share, tokens: float, last: bool) -> float:
+        """Add a batch's part of the gradient of the loss per token; returns its summed loss."""
+        wrapped = self._objective
+        waiting = not last and isinstance(wrapped, DistributedDataParallel)
+        with wrapped.no_sync() if waiting else nullcontext():  # type: ignore[operator]
+            with self._autocast():
+                loss: Tensor = wrapped(share.batch.to(self._processes.device)) * share.weight
+            # Gradients of several processes are averaged: times their count it is their sum.
+            scaled = loss * (self._processes.count / tokens)
+            (scaled if self._scaler is None else self._scaler.scale(scaled)).backward()  # type: ignore[no-untyped-call]
+        return loss.item()
+
+    def _autocast(self) -> torch.autocast | nullcontext[None]:
+        dtype = _AUTOCAST.get(self._settings.precision)
+        return nullcontext() if dtype is None else torch.autocast(self._processes.device.type, dtype)
+
+    def _step(self) -> float:
+        """Clip, step, follow with the moving average; returns the gradient's norm before it was clipped."""
+        if self._scaler is not None:
+            self._scaler.unscale_(self._optimizer)
+        norm = clip_grad_norm_(self.model.parameters(), self._settings.gradient_norm).item()
+        if self._scaler is not None:  # passes over a step whose gradient is no number, and lowers its scale
+            self._scaler.step(self._optimizer)
+            self._scaler.update()
+        elif not math.isfinite(norm):  # clipping has already made NaN of every gradient: take no step
+            raise self._diverged(f"the gradient's norm is {norm}")
+        else:
+            self._optimizer.step()
+        if self._averaged is not None:
+            self._averaged.update_parameters(self.model)
+        return norm
+
+    def _diverged(self, what: str) -> TrainingError:
+        last = self._directory / "last.pt"
+        rest = f"; {last} is the last good state" if last.is_file() else ""
+        return TrainingError(f"{what} at update {self._update + 1}: lower the learning rate{rest}")
+
+    # --- batches ------------------------------------------------------------------------------------------------------
+
+    def _updates(self) -> Iterator[list[Share]]:
+        """This process's batches of each update, from where the run stands, epoch after epoch.
+
+        An epoch's last update may have fewer batches than the others; a process that is left without one computes the
+        first, which weighs nothing: all must take part in every backward pass.
+        """
+        count, rank = self._processes.count, self._processes.rank
+        while True:
+            plan = iter(self._plan_epoch()[self._batch :])
+            while group := list(islice(plan, self._settings.accumulate)):
+                first, self._batch = self._batch, self._batch + len(group)
+                own = [Share(self._make(group[place], first + place)) for place in range(rank, len(group), count)]
+                yield own or [Share(self._make(group[0], first), weight=0.0)]
+            self._epoch, self._batch = self._epoch + 1, 0
+
+    def _make(self, sentences: npt.NDArray[np.int64], number: int) -> Batch:
+        """The epoch's batch of this number, which also decides how its text is cut where it is cut anew."""
+        resampled = {}
+        for side, sampler in self._samplers.items():
+            texts = [getattr(self._texts[int(pair)], side) for pair in sentences if self._texts is not None]
+            seed = np.random.SeedSequence([self._settings.seed, self._epoch, number, SIDES.index(side)])
+            resampled[side] = sampler.encode(texts, int(seed.generate_state(1)[0]) % 2**31)
+        batch = make_batch(self._training, sentences, resampled)
+        return batch if self._links is None else replace(batch, links=self._links.of_batch(sentences, batch))
 
     def _plan_epoch(self) -> list[npt.NDArray[np.int64]]:
         settings = self._settings
@@ -147,83 +231,114 @@ class Trainer:
             return plan_epoch(self._training, settings.batch_tokens, settings.seed, self._epoch)
         return plan_epoch_of_any_length(len(self._training), settings.batch_sentences, settings.seed, self._epoch)
 
-    def _train_on(self, batch: Batch) -> tuple[float, float]:
-        """One update; returns the loss per target token and the gradient's norm. Raises TrainingError on a NaN."""
-        self.model.train()
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate(self._settings, self._update)
-        self._optimizer.zero_grad(set_to_none=True)
-        logits = self.model(batch.source_ids, batch.source_lengths, batch.target_inputs, batch.context).logits
-        judged = self.model.judged_targets(batch.target_ids)
-        loss = _loss(logits, judged, self._settings.label_smoothing) / (judged != NOT_JUDGED).sum()
-        if not torch.isfinite(loss):
-            raise self._diverged(f"the loss is {loss.item()}")
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = clip_grad_norm_(self.model.parameters(), self._settings.gradient_norm)
-        if not torch.isfinite(norm):  # clipping has already made NaN of every gradient: take no step
-            raise self._diverged(f"the gradient's norm is {norm.item()}")
-        self._optimizer.step()
-        self._update += 1
-        return loss.item(), norm.item()
+    # --- validation and state -----------------------------------------------------------------------------------------
 
-    def _diverged(self, what: str) -> TrainingError:
-        last = self._directory / "last.pt"
-        rest = f"; {last} is the last good state" if last.is_file() else ""
-        return TrainingError(f"{what} at update {self._update + 1}: lower the learning rate{rest}")
+    def _validate(self) -> None:
+        """The first process looks, all take note; the weights that are wanted are kept."""
+        found, samples = self._look() if self._processes.first else (None, list[Sample]())
+        found = self._processes.from_first(found)
+        if found is None:
+            raise RuntimeError("the first process gave no validation")
+        improved = self._selection.record(self._settings, self._update, found)
+        self._journal.validated(self._update, found, samples)
+        self._journal.attention(self._update, self._judged_model, self._corpus)
+        if self._processes.first:
+            self._keep_weights(improved)
 
-    def _after_update(self, board: SummaryWriter, batch: Batch, loss: float, norm: float, seconds: float) -> None:
-        settings = self._settings
-        if self._update % settings.log_every == 0:
-            board.add_scalar("training/loss", loss, self._update)
-            board.add_scalar("training/gradient_norm", norm, self._update)
-            board.add_scalar("training/learning_rate", learning_rate(settings, self._update - 1), self._update)
-            board.add_scalar("training/target_tokens_per_second", batch.target_tokens / seconds, self._update)
-        if self._update % settings.validate_every == 0 or self._update == settings.updates:
-            found = validate(self.model, self._validation, settings.batch_tokens)
-            board.add_scalar("validation/loss", found.loss, self._update)
-            board.add_scalar("validation/exact_match", found.exact_match, self._update)
-            self._log(_LOG_LINE.format(update=self._update, loss=found.loss, exact=100 * found.exact_match))
-            if found.better_than(self._best):
-                self._best = found
-                self._save("best.pt")
-            self._save("last.pt")
+    def _look(self) -> tuple[Validation, list[Sample]]:
+        settings, model = self._settings, self._judged_model
+        found = validate(model, self._validation, settings.batch_tokens)
+        if not settings.validation_sentences:
+            return found, []
+        samples = translate_validation(
+            model, self._corpus, self._validation, settings.validation_sentences, settings.batch_tokens
+        )
+        bleu, chrf = score(samples)
+        return Validation(found.loss, found.accuracy, found.exact_match, bleu, chrf), samples
 
-    def _save(self, name: str) -> None:
-        Checkpoint(
+    @property
+    def _judged_model(self) -> TranslationModel:
+        """The moving average where there is one: what is validated is what is kept and exported."""
+        model = self.model if self._averaged is None else self._averaged.module
+        if not isinstance(model, TranslationModel):
+            raise TypeError(f"{type(model).__name__} is no TranslationModel")
+        return model
+
+    def _keep_weights(self, improved: bool) -> None:
+        settings, kept = self._settings, self._directory / "kept"
+        state = Weights(
+            self._config.model.model_dump(), self._corpus.hashes, self._judged_model.state_dict(), self._update
+        )
+        if improved:
+            checkpoint.save(self._directory / "best.pt", state)
+        if settings.keep_best == 1 and not settings.keep_last:
+            return
+        kept.mkdir(exist_ok=True)
+        if self._update in self._selection.kept:
+            checkpoint.save(kept / f"{self._update}.pt", state)
+        for path in kept.glob("*.pt"):
+            if int(path.stem) not in self._selection.kept:
+                path.unlink()
+
+    def _save_state(self) -> None:
+        random_states = [{"cpu": numbers} for numbers in self._processes.gather(torch.get_rng_state())]
+        if self._processes.device.type == "cuda":
+            for states, numbers in zip(random_states, self._processes.gather(torch.cuda.get_rng_state()), strict=True):
+                states["cuda"] = numbers.cpu()
+        if not self._processes.first:
+            return
+        state = Checkpoint(
             model_config=self._config.model.model_dump(),
-            data_sha256=self._data_sha256,
+            data_sha256=self._corpus.hashes,
             model=self.model.state_dict(),
-            optimizer=self._optimizer.state_dict(),
-            random_state=torch.get_rng_state(),
             update=self._update,
+            optimizer=self._optimizer.state_dict(),
+            averaged=None if self._averaged is None else self._averaged.state_dict(),
+            scaler=None if self._scaler is None else self._scaler.state_dict(),
+            selection=self._selection.to_dict(),
+            random_states=random_states,
             epoch=self._epoch,
             batch=self._batch,
-            best_exact_match=self._best.exact_match,
-            best_loss=self._best.loss,
-        ).save(self._directory / name)
+        )
+        checkpoint.save(self._directory / "last.pt", state)
 
     def _restore(self) -> None:
-        state = Checkpoint.load(self._directory / "last.pt", self._config.model.model_dump(), self._data_sha256)
+        path = self._directory / "last.pt"
+        state = checkpoint.load(Checkpoint, path, self._config.model.model_dump(), self._corpus.hashes)
         self.model.load_state_dict(state.model)
         self._optimizer.load_state_dict(state.optimizer)
-        torch.set_rng_state(state.random_state)
+        for own, saved in ((self._averaged, state.averaged), (self._scaler, state.scaler)):
+            if own is not None and saved is not None:
+                own.load_state_dict(saved)
+        self._selection = Selection.from_dict(state.selection)
+        if len(state.random_states) == self._processes.count:  # of another number dropout differs, nothing else
+            random_state = state.random_states[self._processes.rank]
+            torch.set_rng_state(random_state["cpu"])
+            if self._processes.device.type == "cuda" and "cuda" in random_state:
+                torch.cuda.set_rng_state(random_state["cuda"])
         self._update, self._epoch, self._batch = state.update, state.epoch, state.batch
-        self._best = Validation(loss=state.best_loss, exact_match=state.best_exact_match)
-        self._log(f"continuing after update {self._update}")
-
-    def _log(self, line: str) -> None:
-        stamped = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}"
-        self._console.print(stamped, highlight=False, markup=False, emoji=False)
-        with (self._directory / "log.txt").open("a", encoding="utf-8") as file:
-            file.write(stamped + "\n")
 
     def _write_config(self) -> None:
+        if not self._processes.first:
+            return
         text = yaml.safe_dump(self._config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         (self._directory / "config.yaml").write_text(text, encoding="utf-8")
 
-    def _progress(self) -> Progress:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        return Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=self._console)
+    # --- the outside --------------------------------------------------------------------------------------------------
+
+    def _open_journal(self) -> Journal:
+        settings = self._settings
+        journal = Journal(
+            self._directory,
+            self._console,
+            settings.updates,
+            settings.log_every,
+            self._update,
+            not self._processes.first,
+        )
+        if self._update:
+            journal.say(f"continuing after update {self._update}")
+        return journal
 
     @contextmanager
     def _stopping_on_signals(self) -> Iterator[None]:
@@ -248,37 +363,25 @@ class Trainer:
                 signal.signal(number, before[number])
 
 
-def validate(model: TranslationModel, corpus: ParallelArrays, batch_tokens: int) -> Validation:
-    """Loss and exact match over a whole corpus, teacher-forced."""
-    model.eval()
-    loss, tokens, exact = 0.0, 0, 0
-    with torch.no_grad():
-        for sentences in plan_epoch(corpus, batch_tokens, seed=0, epoch=0):
-            batch = make_batch(corpus, sentences)
-            logits = model(batch.source_ids, batch.source_lengths, batch.target_inputs, batch.context).logits
-            judged = model.judged_targets(batch.target_ids)
-            loss += _loss(logits, judged, label_smoothing=0.0).item()
-            tokens += int((judged != NOT_JUDGED).sum())
-            right = (logits.argmax(-1) == judged) | (judged == NOT_JUDGED)
-            exact += int(right.all(dim=1).sum())
-    return Validation(loss=loss / tokens, exact_match=exact / len(corpus))
+def load_weights(config: Config, corpus: Corpus) -> tuple[TranslationModel, list[int]]:
+    """The model that ``export.weights`` names, for evaluation and export, and the updates that its weights are of.
 
-
-def _loss(logits: Tensor, judged: Tensor, label_smoothing: float) -> Tensor:
-    """Cross-entropy summed over the positions that are judged, in nats."""
-    return functional.cross_entropy(
-        logits.flatten(0, 1),
-        judged.flatten(),
-        ignore_index=NOT_JUDGED,
-        label_smoothing=label_smoothing,
-        reduction="sum",
-    )
-
-
-def load_best(config: Config, corpus: Corpus) -> tuple[TranslationModel, Path]:
-    """The model of ``best.pt``, for evaluation and export, and where it came from."""
-    path = config.run_directory / "best.pt"
-    state = Checkpoint.load(path, config.model.model_dump(), corpus.hashes)
+    Raises CheckpointError.
+    """
+    directory, model_config = config.run_directory, config.model.model_dump()
+    paths = [directory / "best.pt"]
+    if config.export.weights != "best":
+        state = checkpoint.load(Checkpoint, directory / "last.pt", model_config, corpus.hashes)
+        selection = Selection.from_dict(state.selection)
+        of_best = config.export.weights == "average_best"
+        updates = [update for _, update in selection.best] if of_best else selection.last
+        paths = [directory / "kept" / f"{update}.pt" for update in sorted(updates)]
+        if not paths or not all(path.is_file() for path in paths):
+            raise CheckpointError(
+                f"export.weights is {config.export.weights}, and {directory} has kept none: "
+                f"train with training.{'keep_best' if of_best else 'keep_last'} of 2 or more"
+            )
+    states = [checkpoint.load(Weights, path, model_config, corpus.hashes) for path in paths]
     model = build_model(config, corpus)
-    model.load_state_dict(state.model)
-    return model.eval(), path
+    model.load_state_dict(average(state.model for state in states))
+    return model.eval(), [state.update for state in states]

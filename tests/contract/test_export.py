@@ -74,7 +74,7 @@ def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     text = " ".join(map(str, NUMBERS))
     corpus.write_text(f"{text}\t{text}\t\n", encoding="utf-8")
     for column, path in enumerate(paths.values()):
-        assert train_tokenizer(TokenizerConfig(kind="word"), corpus, column, path).vocabulary_size == PIECES
+        assert train_tokenizer(TokenizerConfig(kind="word"), corpus, [column], path).vocabulary_size == PIECES
     return paths
 
 

@@ -29,7 +29,8 @@ def test_accuracy_of_translations_and_of_attention(
 ) -> None:
     config = load_config(ROOT / "training" / "configs" / f"{name}.yaml")
     bundle = Repository(ROOT / "exported").load(config.name, config.version)
-    examples = list(itertools.islice(TASKS[config.corpus.task].examples(FRESH_SEED), sentences))
+    assert config.task is not None
+    examples = list(itertools.islice(config.task.examples(FRESH_SEED), sentences))
     scores, found = score_examples(config, bundle, examples)
     assert len(found) == sentences
     assert scores.exact_match >= exact_match

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from training.checkpoint import Checkpoint
+from training.checkpoint import Checkpoint, Weights, load, save
 from training.config import ModelConfig, RecurrentConfig, SandGlassConfig, SoftFeedbackConfig, TransformerConfig
 from training.errors import CheckpointError
 
@@ -32,12 +32,13 @@ def checkpoint(update: int = 7, **changes: Any) -> Checkpoint:
         "data_sha256": DATA,
         "model": layer.state_dict(),
         "optimizer": optimizer.state_dict(),
-        "random_state": torch.get_rng_state(),
+        "averaged": None,
+        "scaler": None,
+        "selection": {"best": [[[0.25, float("-inf")], 5]], "last": [5], "reductions": 0},
+        "random_states": [{"cpu": torch.get_rng_state()}],
         "update": update,
         "epoch": 2,
         "batch": 5,
-        "best_exact_match": 0.25,
-        "best_loss": float("inf"),
     }
     return Checkpoint(**(values | changes))
 
@@ -55,19 +56,31 @@ def flat(value: object, name: str = "") -> dict[str, object]:
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
     saved = checkpoint()
-    saved.save(tmp_path / "last.pt")
-    loaded = Checkpoint.load(tmp_path / "last.pt", MODEL, DATA)
+    save(tmp_path / "last.pt", saved)
+    loaded = load(Checkpoint, tmp_path / "last.pt", MODEL, DATA)
     assert flat(loaded) == flat(saved)
-    assert {".model.weight", ".optimizer.state.0.exp_avg", ".optimizer.param_groups.0.lr", ".best_loss"} <= flat(
-        saved
-    ).keys()
+    leaves = {".model.weight", ".optimizer.state.0.exp_avg", ".optimizer.param_groups.0.lr", ".random_states.0.cpu"}
+    assert leaves | {".selection.best.0.0.1", ".averaged", ".epoch"} <= flat(saved).keys()
+
+
+def test_weights_are_all_that_an_export_needs(tmp_path: Path) -> None:
+    """They come back as they were; so do those of a whole state; and they are no state to continue from."""
+    path, whole = tmp_path / "last.pt", checkpoint()
+    weights = Weights(whole.model_config, whole.data_sha256, whole.model, whole.update)
+    save(path, weights)
+    small = path.stat().st_size
+    assert flat(load(Weights, path, MODEL, DATA)) == flat(weights)
+    assert_damaged(path)
+    save(path, whole)
+    assert path.stat().st_size > small
+    assert flat(load(Weights, path, MODEL, DATA)) == flat(weights)
 
 
 def test_a_save_replaces_the_last_one(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
-    checkpoint(update=1).save(path)
-    checkpoint(update=2).save(path)
-    assert Checkpoint.load(path, MODEL, DATA).update == 2
+    save(path, checkpoint(update=1))
+    save(path, checkpoint(update=2))
+    assert load(Checkpoint, path, MODEL, DATA).update == 2
     assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
 
 
@@ -82,22 +95,22 @@ def test_a_full_disk_leaves_the_old_checkpoint_whole(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     path = tmp_path / "last.pt"
-    checkpoint(update=1).save(path)
+    save(path, checkpoint(update=1))
     before = path.read_bytes()
     monkeypatch.setattr(*((os, "fsync", fail) if step == "fsync" else (Path, "replace", fail)))
     with pytest.raises(
         CheckpointError, match=r"cannot save .*last\.pt: No space left on device; the last .* untouched"
     ):
-        checkpoint(update=2).save(path)
+        save(path, checkpoint(update=2))
     monkeypatch.undo()
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
-    assert Checkpoint.load(path, MODEL, DATA).update == 1
+    assert load(Checkpoint, path, MODEL, DATA).update == 1
 
 
 def test_a_directory_that_is_gone_is_told(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"cannot save .*last\.pt: No such file or directory"):
-        checkpoint().save(tmp_path / "none" / "last.pt")
+        save(tmp_path / "none" / "last.pt", checkpoint())
 
 
 # --- loading is refused ----------------------------------------------------------------------------------------------
@@ -105,18 +118,18 @@ def test_a_directory_that_is_gone_is_told(tmp_path: Path) -> None:
 
 def test_a_missing_checkpoint_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no checkpoint .*last\.pt: run `heed-train train CONFIG` first"):
-        Checkpoint.load(tmp_path / "last.pt", MODEL, DATA)
+        load(Checkpoint, tmp_path / "last.pt", MODEL, DATA)
 
 
 def assert_damaged(path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"last\.pt is damaged: delete it, or restore it from a copy"):
-        Checkpoint.load(path, MODEL, DATA)
+    with pytest.raises(CheckpointError, match=r"last\.pt is damaged, or of another Heed: delete it, or"):
+        load(Checkpoint, path, MODEL, DATA)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.6, 0.95, 0.999])
 def test_half_a_file_is_damaged(tmp_path: Path, share: float) -> None:
     path = tmp_path / "last.pt"
-    checkpoint().save(path)
+    save(path, checkpoint())
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
     assert_damaged(path)
@@ -129,7 +142,9 @@ def test_another_kind_of_file_is_damaged(tmp_path: Path, content: bytes) -> None
     assert_damaged(path)
 
 
-@pytest.mark.parametrize("content", [None, 5, [1, 2], {"update": 7}, {"other": 1}])
+@pytest.mark.parametrize(
+    "content", [None, 5, [1, 2], {"update": 7}, {"other": 1}, {"model": {}, "model_config": MODEL}]
+)
 def test_other_contents_are_damaged(tmp_path: Path, content: object) -> None:
     path = tmp_path / "last.pt"
     torch.save(content, path)
@@ -157,9 +172,9 @@ def test_a_directory_is_no_checkpoint(tmp_path: Path) -> None:
 )
 def test_another_model_is_told_by_what_differs(tmp_path: Path, change: dict[str, object], told: list[str]) -> None:
     path = tmp_path / "last.pt"
-    checkpoint().save(path)
+    save(path, checkpoint())
     with pytest.raises(CheckpointError) as refused:
-        Checkpoint.load(path, MODEL | change, DATA)
+        load(Checkpoint, path, MODEL | change, DATA)
     assert f"is of another model ({'; '.join(told)}): use another run_directory" in str(refused.value)
 
 
@@ -177,24 +192,24 @@ def test_a_checkpoint_of_an_older_heed_had_the_defaults_of_later_keys(
     tmp_path: Path, config: ModelConfig, lacking: list[str]
 ) -> None:
     whole, path = config.model_dump(), tmp_path / "last.pt"
-    checkpoint(model_config={key: value for key, value in whole.items() if key not in lacking}).save(path)
-    assert Checkpoint.load(path, whole, DATA).update == 7
+    save(path, checkpoint(model_config={key: value for key, value in whole.items() if key not in lacking}))
+    assert load(Checkpoint, path, whole, DATA).update == 7
 
 
 def test_a_key_that_came_later_and_is_not_its_default_is_another_model(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
-    checkpoint(model_config={key: value for key, value in MODEL.items() if key != "attention"}).save(path)
+    save(path, checkpoint(model_config={key: value for key, value in MODEL.items() if key != "attention"}))
     with pytest.raises(CheckpointError, match=r"another model \(attention: 'additive' there, 'dot' here\)"):
-        Checkpoint.load(path, MODEL | {"attention": "dot"}, DATA)
+        load(Checkpoint, path, MODEL | {"attention": "dot"}, DATA)
 
 
 @pytest.mark.parametrize("here", [256, 128])
 def test_a_checkpoint_that_is_no_model_of_this_heed_is_told_as_it_stands(tmp_path: Path, here: int) -> None:
     """No default is guessed for a model that this Heed does not know."""
     path = tmp_path / "last.pt"
-    checkpoint(model_config={"family": "recurrent", "colour": "red", "decoder_size": 256}).save(path)
+    save(path, checkpoint(model_config={"family": "recurrent", "colour": "red", "decoder_size": 256}))
     with pytest.raises(CheckpointError) as refused:
-        Checkpoint.load(path, MODEL | {"decoder_size": here}, DATA)
+        load(Checkpoint, path, MODEL | {"decoder_size": here}, DATA)
     assert "colour: 'red' there, None here" in str(refused.value)
     assert ("decoder_size: 256 there, 128 here" in str(refused.value)) == (here == 128)
 
@@ -202,17 +217,18 @@ def test_a_checkpoint_that_is_no_model_of_this_heed_is_told_as_it_stands(tmp_pat
 def test_other_data_is_told(tmp_path: Path) -> None:
     """A corpus of as many pieces, whose ids mean other characters, would train on without a word."""
     path = tmp_path / "last.pt"
-    checkpoint().save(path)
+    save(path, checkpoint())
     with pytest.raises(
         CheckpointError, match=r"was trained on other data \(1 files differ\): use another run_directory"
     ):
-        Checkpoint.load(path, MODEL, DATA | {"source.spm": "99"})
+        load(Checkpoint, path, MODEL, DATA | {"source.spm": "99"})
 
 
 @pytest.mark.parametrize("change", [{"model_config": 3}, {"model": []}, {"update": "7"}, {"data_sha256": None}])
 def test_a_field_of_another_type_is_damage(tmp_path: Path, change: dict[str, Any]) -> None:
     path = tmp_path / "last.pt"
-    checkpoint(**change).save(path) if "update" not in change else torch.save(
-        dataclasses.asdict(checkpoint()) | change, path
-    )
+    if "update" in change:
+        torch.save(dataclasses.asdict(checkpoint()) | change, path)
+    else:
+        save(path, checkpoint(**change))
     assert_damaged(path)

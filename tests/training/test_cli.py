@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -74,16 +75,16 @@ def test_preparing_training_and_training_again(heed_train: Command, config: Path
 def test_a_run_that_is_stopped_says_how_to_continue(
     heed_train: Command, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forward, calls = RecurrentModel.forward, 0
+    judged_features, calls = RecurrentModel.judged_features, 0
 
-    def stop_in_the_third(model: RecurrentModel, *arguments: torch.Tensor) -> object:
+    def stop_in_the_third(model: RecurrentModel, *arguments: Any) -> torch.Tensor:
         nonlocal calls
         calls += 1
         if calls == 3:
             signal.raise_signal(signal.SIGINT)
-        return forward(model, *arguments)
+        return judged_features(model, *arguments)
 
-    monkeypatch.setattr(RecurrentModel, "forward", stop_in_the_third)
+    monkeypatch.setattr(RecurrentModel, "judged_features", stop_in_the_third)
     status, out, _ = heed_train("train", prepared)
     assert status == 130
     assert "stopped before the last update; the same command continues" in out
@@ -163,6 +164,14 @@ def test_a_long_line_is_not_broken_and_a_process_leaves_with_1(tmp_path: Path) -
 
 
 # --- usage -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_is_a_module_too() -> None:
+    """As torchrun starts it."""
+    program = [sys.executable, "-m", "training.cli", "--help"]
+    left = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert (left.returncode, left.stderr) == (0, "")
+    assert all(command in left.stdout for command in ("prepare", "train", "export", "evaluate"))
 
 
 def test_help_names_the_four_stages(heed_train: Command) -> None:

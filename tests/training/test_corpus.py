@@ -18,7 +18,7 @@ import pytest
 from service.bundle.tokenizer import EOS_ID, UNK_ID, Tokenizer
 from tests.training.conftest import ignore_progress, tiny_config
 from training import corpus as corpus_module
-from training.config import Config, CorpusConfig
+from training.config import Config, TaskCorpus
 from training.corpus import SIDES, Corpus, prepare
 from training.errors import CorpusError
 from training.tasks import TASKS, Example, Task, date_variations, dates
@@ -28,6 +28,7 @@ PARTS = {"training": 300, "validation": 30, "test": 20}
 FILES = {
     *(f"{part}.tsv" for part in PARTS),
     *(f"{side}.spm" for side in SIDES),
+    "training.lines.npy",
     *(f"{p}.{side}.{kind}.npy" for p in ("training", "validation") for side in SIDES for kind in ("ids", "offsets")),
     "done.json",
 }
@@ -110,6 +111,18 @@ def test_arrays_are_the_ids_of_the_text(request: pytest.FixtureRequest, name: st
         assert all(ids[-1] == EOS_ID for ids in wanted)
 
 
+@pytest.mark.usefixtures("quick_formatters")
+@BOTH
+def test_any_training_text_is_found_by_its_number(request: pytest.FixtureRequest, name: str) -> None:
+    """Of characters of one byte and of several."""
+    corpus: Corpus = request.getfixturevalue(name)
+    texts, examples = corpus.training_texts(), list(corpus.examples("training"))
+    order = random.Random(1).sample(range(len(examples)), len(examples))
+    assert [texts[pair] for pair in order] == [examples[pair] for pair in order]
+    with pytest.raises(IndexError):
+        texts[len(examples)]
+
+
 def test_hashes_are_those_of_the_files(reverse_corpus: Corpus) -> None:
     wanted = {
         name: hashlib.sha256((reverse_corpus.directory / name).read_bytes()).hexdigest()
@@ -162,7 +175,8 @@ def test_the_arrays_of_a_context_are_the_ids_of_its_text(stories_corpus: Corpus,
     context, tokenizer = arrays.context, stories_corpus.tokenizer("source")
     assert context is not None
     assert context.most == 3
-    assert (context.sentences.ids.dtype, context.counts.dtype) == (np.int32, np.int64)
+    assert context.sentences.ids.dtype == np.int32
+    assert context.counts.dtype == np.int64
     assert isinstance(context.sentences.ids, np.memmap)
     assert len(context.counts) == len(arrays) + 1
     assert len(context.sentences) == context.counts[-1] == sum(len(example.context) for example in examples)
@@ -189,7 +203,7 @@ def test_words_that_only_a_context_has_are_in_the_vocabulary(tmp_path: Path, mon
         return (Example(str(number), "1", "", ("two three", "four")) for number in itertools.count())
 
     task = Task(stream, lambda *_: [], context_sentences=2)
-    monkeypatch.setitem(corpus_module.TASKS, "reverse", task)
+    monkeypatch.setitem(TASKS, "reverse", task)
     corpus = prepare(tiny_config(tmp_path), ignore_progress)
     assert UNK_ID not in corpus.tokenizer("source").encode_ids("two three four")
     assert UNK_ID in corpus.tokenizer("target").encode_ids("four")
@@ -201,7 +215,7 @@ def test_stories_of_which_none_has_a_context_are_read(tmp_path: Path, monkeypatc
     def stream(_seed: int) -> Iterator[Example]:
         return (Example(str(number), "1", "") for number in itertools.count())
 
-    monkeypatch.setitem(corpus_module.TASKS, "reverse", Task(stream, lambda *_: [], context_sentences=2))
+    monkeypatch.setitem(TASKS, "reverse", Task(stream, lambda *_: [], context_sentences=2))
     context = prepare(tiny_config(tmp_path), ignore_progress).arrays("validation").context
     assert context is not None
     assert [context[place] for place in range(30)] == [[]] * 30
@@ -212,7 +226,7 @@ def test_a_sentence_before_that_no_line_can_hold_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sentence: str
 ) -> None:
     task = Task(lambda _seed: itertools.repeat(Example("1", "1", "", ("b", sentence))), lambda *_: [])
-    monkeypatch.setitem(corpus_module.TASKS, "reverse", task)
+    monkeypatch.setitem(TASKS, "reverse", task)
     with pytest.raises(CorpusError, match="a tab or a line break in Example"):
         prepare(tiny_config(tmp_path), ignore_progress)
 
@@ -261,7 +275,7 @@ def test_the_share_of_variations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             yield Example(number, number, annotation)
 
     task = Task(partial(stream, "plain"), lambda *_: [], variations=partial(stream, "varied"))
-    monkeypatch.setitem(corpus_module.TASKS, "dates", task)
+    monkeypatch.setitem(TASKS, "dates", task)
     sizes = {"training_pairs": 2000, "validation_pairs": 20, "test_pairs": 20, "varied_share": share}
     corpus = prepare(dates_config(tmp_path, **sizes), ignore_progress)
     held_out = [example for part in ("validation", "test") for example in corpus.examples(part)]
@@ -292,7 +306,7 @@ def test_a_seed_decides_which_are_varied(
 
 @pytest.mark.parametrize("changes", [{}, {"training": {"updates": 7}, "model": {"decoder_size": 5}, "name": "other"}])
 def test_a_finished_corpus_of_the_same_settings_is_kept(tmp_path: Path, copy: Path, changes: dict[str, object]) -> None:
-    before, told = contents(copy), []
+    before, told = contents(copy), list[str]()
     corpus = prepare(tiny_config(tmp_path, **changes), told.append)  # type: ignore[arg-type]
     assert contents(copy) == before
     assert told == [f"{copy} is already prepared"]
@@ -314,6 +328,7 @@ def test_other_settings_are_prepared_anew(tmp_path: Path, copy: Path, change: st
     corpus.check(config)
     assert all(written[0] > before[name][0] for name, written in contents(copy).items())
     assert corpus.hashes["training.source.ids.npy"] != hashlib.sha256(before["training.source.ids.npy"][1]).hexdigest()
+    assert isinstance(config.corpus, TaskCorpus)
     assert len(corpus.arrays("training")) == config.corpus.training_pairs == len(list(corpus.examples("training")))
 
 
@@ -346,7 +361,7 @@ def test_a_corpus_of_an_older_heed_had_the_defaults_of_later_keys(tmp_path: Path
     """It is kept where the config has them too, and refused where it has others."""
     set_marker(copy, lambda done: [done["prepared_from"]["corpus"].pop(key) for key in keys])
     before = contents(copy)
-    defaults = {key: CorpusConfig.model_fields[key].default for key in keys}
+    defaults = {key: TaskCorpus.model_fields[key].default for key in keys}
     same = tiny_config(tmp_path, corpus=defaults)
     Corpus(copy).check(same)
     prepare(same, ignore_progress)
@@ -387,7 +402,7 @@ def test_another_value_without_a_default_or_with_one_is_another_corpus(
 @pytest.mark.parametrize("source", ["1\t2", "1\n2", "1\r"])
 def test_a_text_that_no_line_can_hold_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
     task = Task(lambda _seed: itertools.repeat(Example(source, "1", "")), lambda *_: [])
-    monkeypatch.setitem(corpus_module.TASKS, "reverse", task)
+    monkeypatch.setitem(TASKS, "reverse", task)
     with pytest.raises(CorpusError, match="a tab or a line break in Example"):
         prepare(tiny_config(tmp_path), ignore_progress)
     with pytest.raises(CorpusError, match="no prepared corpus"):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import random
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.bundle.tokenizer import EOS_ID, UNK_ID, Tokenizer
-from training.config import TokenizerConfig
-from training.corpus import Corpus
+from service.bundle.tokenizer import EOS_ID, PAD_ID, UNK_ID, Tokenizer
+from tests.training.conftest import ignore_progress, tiny_values
+from training.config import Config, TokenizerConfig
+from training.corpus import Corpus, prepare
+from training.errors import CorpusError
 from training.tokenizers import train_tokenizer
 
 SPECIAL_PIECES = 4  # <pad>, <s>, </s>, <unk>
@@ -26,7 +29,7 @@ def trained(
     corpus, output = directory / f"{next(_numbers)}.tsv", directory / f"{next(_numbers)}.spm"
     pairs = zip(sources, targets or ["?"] * len(sources), strict=True)
     corpus.write_text("".join(f"{source}\t{target}\t.\n" for source, target in pairs), encoding="utf-8", newline="\n")
-    train_tokenizer(TokenizerConfig(kind=kind), corpus, 1 if targets else 0, output)
+    train_tokenizer(TokenizerConfig(kind=kind), corpus, [1 if targets else 0], output)
     return output
 
 
@@ -140,3 +143,171 @@ def test_the_column_decides_the_side(tmp_path: Path, kind: Literal["char", "word
     tokenizer = Tokenizer.load(trained(tmp_path, kind, ["a b"], targets=["x y"]))
     assert UNK_ID not in tokenizer.encode_ids("x y")
     assert UNK_ID in tokenizer.encode_ids("a")
+
+
+@pytest.mark.parametrize("kind", ["char", "word"])
+def test_two_columns_make_one_vocabulary(tmp_path: Path, kind: Literal["char", "word"]) -> None:
+    corpus, output = tmp_path / "pairs.tsv", tmp_path / "shared.spm"
+    corpus.write_text("a b\tx y\t.\n", encoding="utf-8", newline="\n")
+    tokenizer = train_tokenizer(TokenizerConfig(kind=kind), corpus, [0, 1], output)
+    assert UNK_ID not in tokenizer.encode_ids("a b x y")
+    assert UNK_ID in tokenizer.encode_ids(".")
+
+
+# --- learned pieces --------------------------------------------------------------------------------------------------
+
+Learned = Literal["unigram", "bpe"]
+LEARNED = pytest.mark.parametrize("kind", ["unigram", "bpe"])
+SIZE = 330  # 4 special pieces, 256 bytes, 18 letters and a sign for the space, and some to learn
+SYLLABLES = [first + second for first in "bdfgklmnprst" for second in "aeiou"]
+
+
+def made_up(count: int, seed: int) -> list[str]:
+    """Sentences of made-up words, of which few are common."""
+    generator = random.Random(seed)
+    words = ["".join(generator.choices(SYLLABLES, k=generator.randint(1, 4))) for _ in range(150)]
+    weights = [1 / (place + 1) for place in range(150)]
+    return [" ".join(generator.choices(words, weights, k=generator.randint(3, 10))) for _ in range(count)]
+
+
+def write_pairs(path: Path, sources: list[str], targets: list[str]) -> Path:
+    lines = (f"{source}\t{target}\t\n" for source, target in zip(sources, targets, strict=True))
+    path.write_text("".join(lines), encoding="utf-8", newline="\n")
+    return path
+
+
+def learn(directory: Path, kind: Learned, corpus: Path, columns: tuple[int, ...] = (0,), **more: Any) -> Path:
+    settings = TokenizerConfig.model_validate({"kind": kind, "vocabulary_size": SIZE, **more})
+    output = directory / f"{next(_numbers)}.spm"
+    train_tokenizer(settings, corpus, columns, output)
+    return output
+
+
+@pytest.fixture(scope="module")
+def text(folder: Path) -> Path:
+    """300 pairs, whose targets are of other words than their sources."""
+    return write_pairs(folder / "text.tsv", made_up(300, 1), made_up(300, 2))
+
+
+@pytest.fixture(scope="module")
+def learned(folder: Path, text: Path) -> dict[str, Path]:
+    """A model of the sources, of either kind."""
+    return {kind: learn(folder, kind, text) for kind in ("unigram", "bpe")}
+
+
+@LEARNED
+def test_as_many_pieces_are_learned_as_were_asked_for(learned: dict[str, Path], text: Path, kind: Learned) -> None:
+    """With which its text comes back, in fewer pieces than letters."""
+    tokenizer = Tokenizer.load(learned[kind])
+    assert tokenizer.vocabulary_size == SIZE
+    pieces, letters = 0, 0
+    for sentence in made_up(300, 1):
+        ids = tokenizer.encode_ids(sentence)
+        assert ids[-1] == EOS_ID
+        assert not {PAD_ID, UNK_ID} & set(ids)
+        assert tokenizer.decode(ids).text == sentence
+        pieces, letters = pieces + len(ids) - 1, letters + len(sentence)
+    assert pieces < 0.6 * letters
+
+
+def test_the_two_kinds_learn_other_pieces(learned: dict[str, Path]) -> None:
+    """Why the tests of either say something."""
+    one, other = (Tokenizer.load(path) for path in learned.values())
+    assert any(one.encode_ids(sentence) != other.encode_ids(sentence) for sentence in made_up(20, 1))
+
+
+@LEARNED
+def test_common_words_are_pieces(learned: dict[str, Path], kind: Learned) -> None:
+    tokenizer = Tokenizer.load(learned[kind])
+    sentences = made_up(300, 1)
+    words = [word for sentence in sentences for word in sentence.split(" ")]
+    common = max(set(words), key=words.count)
+    assert len(tokenizer.encode_ids(common)) == 2
+
+
+@LEARNED
+@settings(max_examples=40, deadline=None)
+@given(text=st.text(st.sampled_from("ab日€😀Ωż"), min_size=1, max_size=20))
+def test_what_was_never_seen_falls_back_to_bytes(learned: dict[str, Path], kind: Learned, text: str) -> None:
+    tokenizer = Tokenizer.load(learned[kind])
+    ids = tokenizer.encode_ids(text)
+    assert UNK_ID not in ids
+    assert tokenizer.decode(ids).text == text
+
+
+@LEARNED
+def test_a_text_is_normalised_by_compatibility(learned: dict[str, Path], kind: Learned) -> None:
+    tokenizer = Tokenizer.load(learned[kind])
+    assert tokenizer.encode_ids("ﬁ ｂａ  ba") == tokenizer.encode_ids("fi ba ba")
+
+
+@LEARNED
+@pytest.mark.parametrize("sentences", [150, 1_000_000])
+def test_the_same_text_gives_the_same_file(tmp_path: Path, text: Path, kind: Learned, sentences: int) -> None:
+    """Of a sample of it too: a run continues only with the tokenizers that it began with."""
+    one, other = (learn(tmp_path, kind, text, training_sentences=sentences) for _ in range(2))
+    assert one.read_bytes() == other.read_bytes()
+
+
+@LEARNED
+def test_the_columns_decide_the_text(tmp_path: Path, text: Path, kind: Learned, learned: dict[str, Path]) -> None:
+    """Each side's tokenizer cuts its own text shorter; that of both knows both."""
+    target, both = (Tokenizer.load(learn(tmp_path, kind, text, columns)) for columns in ((1,), (0, 1)))
+    source = Tokenizer.load(learned[kind])
+
+    def pieces(tokenizer: Tokenizer, seed: int) -> int:
+        return sum(len(tokenizer.encode_ids(sentence)) for sentence in made_up(100, seed))
+
+    assert pieces(source, 1) < pieces(both, 1) < pieces(target, 1)
+    assert pieces(target, 2) < pieces(both, 2) < pieces(source, 2)
+
+
+@LEARNED
+@pytest.mark.parametrize("lines", [[], ["ba"], ["ba bi bo"] * 50])
+def test_too_little_text_is_told(tmp_path: Path, kind: Learned, lines: list[str]) -> None:
+    """In one line, with SentencePiece's reason; and no model is written."""
+    corpus = write_pairs(tmp_path / "little.tsv", lines, lines)
+    with pytest.raises(
+        CorpusError, match=rf"^SentencePiece cannot train {kind} pieces on .*little\.tsv: \S.*$"
+    ) as told:
+        learn(tmp_path, kind, corpus)
+    assert "\n" not in str(told.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["little.tsv"]
+
+
+@LEARNED
+def test_fewer_pieces_than_there_are_bytes_are_told(tmp_path: Path, text: Path, kind: Learned) -> None:
+    with pytest.raises(CorpusError, match="SentencePiece cannot train"):
+        learn(tmp_path, kind, text, vocabulary_size=100)
+
+
+# --- of a corpus -----------------------------------------------------------------------------------------------------
+
+
+def learned_config(folder: Path, text: Path, kind: str, shared: bool) -> Config:
+    """The text's first 290 pairs to train on."""
+    sentences = (made_up(300, seed) for seed in (1, 2))
+    pairs = list(zip(*sentences, strict=True))
+    parts = {"training": pairs[:290], "validation": pairs[290:295], "test": pairs[295:]}
+    files = {part: write_pairs(folder / f"{part}.tsv", *map(list, zip(*parts[part], strict=True))) for part in parts}
+    corpus = {"kind": "files", **{part: [{"tsv": str(path)}] for part, path in files.items()}}
+    side = {"kind": kind} | ({"vocabulary_size": SIZE} if kind in ("unigram", "bpe") else {})
+    tokenizers = {"source": side, "target": side, "shared": shared}
+    return Config.model_validate(tiny_values(folder) | {"corpus": corpus, "tokenizers": tokenizers})
+
+
+@pytest.mark.parametrize("kind", ["char", "word", "unigram", "bpe"])
+def test_a_shared_tokenizer_is_one_file_twice(tmp_path: Path, text: Path, kind: str) -> None:
+    """Of the text of both sides."""
+    corpus = prepare(learned_config(tmp_path, text, kind, shared=True), ignore_progress)
+    assert corpus.tokenizer_path("source").read_bytes() == corpus.tokenizer_path("target").read_bytes()
+    assert corpus.hashes["source.spm"] == corpus.hashes["target.spm"]
+    arrays = corpus.arrays("training")
+    for side in ("source", "target"):
+        assert UNK_ID not in getattr(arrays, side).ids
+    if kind in ("unigram", "bpe"):
+        return
+    apart = prepare(learned_config(tmp_path, text, kind, shared=False), ignore_progress)
+    known = {side: apart.tokenizer(side).vocabulary_size for side in ("source", "target")}
+    assert corpus.tokenizer("source").vocabulary_size >= max(known.values())
+    assert kind == "char" or apart.hashes["source.spm"] != apart.hashes["target.spm"]

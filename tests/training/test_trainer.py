@@ -2,36 +2,49 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import math
+import multiprocessing
+import os
+import random
+import shutil
 import signal
+import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
-from service.bundle.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID
-from tests.training.conftest import tiny_config, tiny_values
+from service.bundle.tokenizer import PAD_ID
+from tests.training.conftest import ignore_progress, tiny_config, tiny_values, write_config
+from training import trainer as trainer_module
+from training.averaging import average
 from training.batches import make_batch, plan_epoch, plan_epoch_of_any_length
-from training.config import Config, RecurrentConfig, TrainingConfig, load_config
-from training.corpus import Corpus, ParallelArrays, TokenArrays, prepare
+from training.checkpoint import Checkpoint, Weights, load
+from training.config import Config, load_config
+from training.corpus import SIDES, Corpus, prepare
+from training.distributed import Processes, joined
 from training.errors import CheckpointError, ConfigError, CorpusError, TrainingError
-from training.models.interface import Decoded
-from training.models.recurrent import RecurrentModel
-from training.models.sandglass import TIME
-from training.parity import greedy, one_pass
-from training.trainer import Trainer, Validation, build_model, learning_rate, load_best, validate
+from training.journal import read_log
+from training.schedules import learning_rate
+from training.selection import Selection, Validation
+from training.trainer import Trainer, build_model, choose_device, load_weights
+from training.validation import validate
 
 UPDATES, BATCHES_AN_EPOCH, VALIDATIONS = 20, 8, [6, 12, 18, 20]
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -62,15 +75,16 @@ def state(config: Config, name: str) -> dict[str, Any]:
 
 def at_update(trainer: Trainer, update: int, act: Callable[[], None]) -> None:
     """Call ``act`` while the update of this number is being computed; the first of this start is 1."""
-    passed = 0
+    passed, judged_features = 0, trainer.model.judged_features
 
-    def count(model: torch.nn.Module, _inputs: object) -> None:
+    def count(*arguments: Any) -> torch.Tensor:
         nonlocal passed
-        passed += model.training
-        if model.training and passed == update:
+        passed += trainer.model.training
+        if trainer.model.training and passed == update:
             act()
+        return judged_features(*arguments)
 
-    trainer.model.register_forward_pre_hook(count)
+    trainer.model.judged_features = count  # type: ignore[assignment, method-assign]
 
 
 def interrupt() -> None:
@@ -117,7 +131,7 @@ def test_the_tiny_run_has_what_the_tests_below_want(whole: Run, reverse_corpus: 
     plan = plan_epoch(reverse_corpus.arrays("training"), whole.config.training.batch_tokens, seed=1, epoch=0)
     assert len(plan) == BATCHES_AN_EPOCH
     assert whole.config.training.updates == UPDATES
-    assert whole.config.model.dropout > 0.0
+    assert whole.config.model.model_dump()["dropout"] > 0.0
 
 
 # --- stopping and continuing -----------------------------------------------------------------------------------------
@@ -247,11 +261,20 @@ def in_sentences(run_directory: Path) -> Config:
     return tiny_config(run_directory, training={"batch_sentences": 40, "schedule": "constant"})
 
 
-def test_a_batch_may_be_so_many_sentences_of_any_length(reverse_corpus: Corpus, tmp_path: Path) -> None:
+def test_a_batch_may_be_so_many_sentences_of_any_length(
+    reverse_corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = in_sentences(tmp_path)
     trainer, _ = start(config, reverse_corpus)
     read: list[torch.Tensor] = []
-    trainer.model.register_forward_pre_hook(lambda model, inputs: read.append(inputs[0]) if model.training else None)
+    judged_features = trainer.model.judged_features
+
+    def listen(source_ids: torch.Tensor, *others: Any) -> torch.Tensor:
+        if trainer.model.training:
+            read.append(source_ids)
+        return judged_features(source_ids, *others)
+
+    monkeypatch.setattr(trainer.model, "judged_features", listen)
     assert trainer.train()
     corpus = reverse_corpus.arrays("training")
     plan = [sentences for epoch in range(3) for sentences in plan_epoch_of_any_length(300, 40, seed=1, epoch=epoch)]
@@ -316,53 +339,10 @@ def test_a_run_of_any_family_learns_and_continues_where_it_stopped(
     assert_same(finished.best, whole.best)
     losses = [loss for _, loss in scalars(whole.config.run_directory)["validation/loss"]]
     assert losses[-1] < losses[0]
-    model, _ = load_best(whole.config, corpus)
+    model, updates = load_weights(whole.config, corpus)
+    assert updates == [whole.best["update"]]
     assert not model.training
     assert_same(dict(model.state_dict()), whole.best["model"])
-
-
-def test_the_loss_of_a_sandglass_is_the_mean_over_all_its_places(sandglass_corpus: Corpus, tmp_path: Path) -> None:
-    """Padding and end too, 24 of each sentence, whatever its length and its batch."""
-    config = sandglass_config(tmp_path, batch_norm=False)
-    trainer, _ = start(config, sandglass_corpus)
-    model, corpus = trainer.model.eval(), sandglass_corpus.arrays("validation")
-    total, exact = 0.0, 0
-    for i in range(len(corpus)):
-        source, target = corpus.source[i].tolist(), corpus.target[i].tolist()
-        padding = [PAD_ID] * (TIME - len(source))
-        wanted = [*padding, EOS_ID, *target[:-1]]
-        assert wanted == [*source, *padding][::-1]
-        with torch.no_grad():
-            logits = model.translate(torch.tensor([[*source, *padding]])).logits[0]
-        total -= float(torch.log_softmax(logits, -1)[range(TIME), wanted].sum())
-        exact += one_pass(model, source) == wanted
-    for batch_tokens in (1, 100, 100_000):
-        found = validate(model, corpus, batch_tokens)
-        assert found.loss == pytest.approx(total / (len(corpus) * TIME), rel=1e-5)
-        assert found.exact_match == exact / len(corpus)
-
-
-def test_a_sandglass_is_right_when_every_place_is(sandglass_corpus: Corpus, tmp_path: Path) -> None:
-    """A model that says what it is told: right where padding, end and numbers all are."""
-    model, corpus = start(sandglass_config(tmp_path), sandglass_corpus)[0].model, sandglass_corpus.arrays("validation")
-
-    class Told(torch.nn.Module):
-        wrong_place: int | None = None
-
-        def forward(self, source_ids: torch.Tensor, *_: torch.Tensor) -> Decoded:
-            padded = torch.nn.functional.pad(source_ids, (0, TIME - source_ids.shape[1]))
-            tokens = padded.flip(1)
-            if self.wrong_place is not None:
-                tokens[:, self.wrong_place] = EOS_ID + 2 + (tokens[:, self.wrong_place] == EOS_ID + 2)
-            return Decoded(torch.nn.functional.one_hot(tokens, 62).float(), {})
-
-        judged_targets = staticmethod(model.judged_targets)
-
-    told = Told()
-    assert validate(told, corpus, 500).exact_match == 1.0  # type: ignore[arg-type]
-    for place in (0, TIME - 1):
-        told.wrong_place = place
-        assert validate(told, corpus, 500).exact_match == 0.0  # type: ignore[arg-type]
 
 
 def test_a_sandglass_on_another_task_is_refused(reverse_corpus: Corpus, tmp_path: Path) -> None:
@@ -384,7 +364,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_leaves_the_last_checkpoint(
     def spoil() -> None:
         saved.append((tmp_path / "last.pt").read_bytes())
         with torch.no_grad():
-            trainer.model.output.bias.fill_(math.nan)
+            trainer.model.get_parameter("output.bias").fill_(math.nan)
 
     at_update(trainer, 9, spoil)
     with pytest.raises(TrainingError, match=r"the loss is nan at update 9: lower the learning rate; .*last\.pt is the"):
@@ -404,7 +384,7 @@ def test_a_gradient_without_bounds_takes_no_step(
 
     def break_the_gradient() -> None:
         before.append({name: tensor.clone() for name, tensor in trainer.model.state_dict().items()})
-        trainer.model.output.bias.register_hook(lambda gradient: gradient + math.inf)
+        trainer.model.get_parameter("output.bias").register_hook(lambda gradient: gradient + math.inf)  # type: ignore[no-untyped-call]
 
     at_update(trainer, 6, break_the_gradient)
     with pytest.raises(TrainingError, match=r"the gradient's norm is inf at update 6: lower the learning rate$"):
@@ -421,7 +401,7 @@ def test_another_vocabulary_is_refused(reverse_corpus: Corpus, tmp_path: Path) -
     with pytest.raises(CheckpointError, match="was trained on other data"):
         start(changed, corpus)
     with pytest.raises(CheckpointError, match="was trained on other data"):
-        load_best(changed, corpus)
+        load_weights(changed, corpus)
 
 
 def test_a_corpus_of_other_settings_is_refused(reverse_corpus: Corpus, tmp_path: Path) -> None:
@@ -434,7 +414,7 @@ def test_a_checkpoint_of_another_model_is_refused(whole: Run, reverse_corpus: Co
     with pytest.raises(CheckpointError, match="decoder_size: 10 there, 11 here"):
         start(other, reverse_corpus)
     with pytest.raises(CheckpointError, match="decoder_size: 10 there, 11 here"):
-        load_best(other, reverse_corpus)
+        load_weights(other, reverse_corpus)
     family = soft_feedback_config(whole.config.run_directory)
     with pytest.raises(CheckpointError, match="family: 'recurrent' there, 'soft_feedback' here"):
         start(family, reverse_corpus)
@@ -442,7 +422,7 @@ def test_a_checkpoint_of_another_model_is_refused(whole: Run, reverse_corpus: Co
 
 def test_there_is_no_best_before_a_run(reverse_corpus: Corpus, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no checkpoint .*best\.pt"):
-        load_best(tiny_config(tmp_path), reverse_corpus)
+        load_weights(tiny_config(tmp_path), reverse_corpus)
 
 
 # --- what a run writes -----------------------------------------------------------------------------------------------
@@ -457,7 +437,9 @@ def test_the_log_tells_every_validation(whole: Run) -> None:
     told = [line.split(" ", 2)[2] for line in log if "validation" in line]
     assert [line.split(":")[0] for line in told] == [f"update {update}" for update in VALIDATIONS]
     losses = scalars(whole.config.run_directory)["validation/loss"]
-    assert [f"loss {loss:.5f}," in line for line, (_, loss) in zip(told, losses, strict=True)] == [True] * 4
+    points = read_log(whole.config.run_directory)
+    assert [point.update for point in points] == VALIDATIONS
+    assert [point.loss for point in points] == pytest.approx([loss for _, loss in losses], abs=1e-5)
 
 
 def test_tensorboard_has_every_tag_at_its_updates(whole: Run) -> None:
@@ -468,6 +450,7 @@ def test_tensorboard_has_every_tag_at_its_updates(whole: Run) -> None:
         "training/learning_rate": [5, 10, 15, 20],
         "training/target_tokens_per_second": [5, 10, 15, 20],
         "validation/loss": VALIDATIONS,
+        "validation/accuracy": VALIDATIONS,
         "validation/exact_match": VALIDATIONS,
     }
     for step, value in found["training/learning_rate"]:
@@ -486,13 +469,14 @@ def test_the_best_checkpoint_is_the_best_validation(whole: Run, reverse_corpus: 
     seen = zip(found["validation/exact_match"], found["validation/loss"], strict=True)
     (match, update), loss = max(((match, step), -loss) for (step, match), (_, loss) in seen)
     assert whole.best["update"] == update
-    assert whole.best["best_exact_match"] == pytest.approx(match)
-    assert whole.best["best_loss"] == pytest.approx(-loss)
-    model, path = load_best(whole.config, reverse_corpus)
-    assert path == whole.config.run_directory / "best.pt"
+    ((rank, chosen),) = Selection.from_dict(whole.last["selection"]).best
+    assert chosen == update
+    assert rank == pytest.approx((match, loss))
+    model, updates = load_weights(whole.config, reverse_corpus)
+    assert updates == [update]
     assert not model.training
     again = validate(model, reverse_corpus.arrays("validation"), whole.config.training.batch_tokens)
-    assert (again.exact_match, again.loss) == (whole.best["best_exact_match"], whole.best["best_loss"])
+    assert (again.exact_match, -again.loss) == rank
 
 
 def test_a_worse_model_does_not_replace_the_best(whole: Run, reverse_corpus: Corpus, tmp_path: Path) -> None:
@@ -501,13 +485,14 @@ def test_a_worse_model_does_not_replace_the_best(whole: Run, reverse_corpus: Cor
 
     def spoil() -> None:
         with torch.no_grad():
-            trainer.model.output.bias.copy_(torch.linspace(-9, 9, 54))
+            trainer.model.get_parameter("output.bias").copy_(torch.linspace(-9, 9, 54))
 
     at_update(trainer, 13, spoil)
     trainer.train()
     assert (state(config, "last.pt")["update"], state(config, "best.pt")["update"]) == (20, 12)
     losses = dict(scalars(tmp_path)["validation/loss"])
-    assert state(config, "last.pt")["best_loss"] == pytest.approx(losses[12])
+    ((rank, _),) = Selection.from_dict(state(config, "last.pt")["selection"]).best
+    assert -rank[1] == pytest.approx(losses[12])
     assert losses[20] > losses[12]
 
 
@@ -530,8 +515,9 @@ def test_the_loss_and_the_first_step_are_those_of_the_definition(
         total = total - (1 - smoothing) * likelihood - smoothing * log_probabilities.mean(-1).sum()
         tokens += len(corpus.target[int(i)])
     loss = total / tokens
-    loss.backward()
-    norm = math.sqrt(sum(float(parameter.grad.square().sum()) for parameter in model.parameters()))  # type: ignore[union-attr]
+    loss.backward()  # type: ignore[no-untyped-call]
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    norm = math.sqrt(math.fsum(gradient.square().sum().item() for gradient in gradients))
     trainer.train()
     found = scalars(tmp_path)
     assert found["training/loss"][0][1] == pytest.approx(loss.item(), rel=1e-5)
@@ -546,111 +532,628 @@ def test_the_loss_and_the_first_step_are_those_of_the_definition(
         torch.testing.assert_close(moved, -rate * clipped[clear].sign(), rtol=1e-2, atol=1e-6, msg=name)
 
 
-# --- the learning rate -----------------------------------------------------------------------------------------------
+# --- killed ----------------------------------------------------------------------------------------------------------
+
+#: A process that has imported everything and trained nothing, from which each run below is forked.
+_processes = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload(["training.trainer", "tests.training.conftest"])
+
+Moment = Literal["writing", "written"]
 
 
-@given(st.integers(1, 5000), st.integers(0, 6000), st.floats(1e-6, 1.0))
-def test_the_learning_rate_warms_up_and_falls(updates: int, warmup: int, peak: float) -> None:
-    config = TrainingConfig(updates=updates, warmup_updates=warmup, learning_rate=peak)
-    for update in {0, 1, warmup - 1, warmup, warmup + 1, (warmup + updates) // 2, updates - 1} & set(range(updates)):
-        if update < warmup:
-            wanted = peak * (update + 1) / warmup
-        else:
-            wanted = peak * math.cos(math.pi / 2 * (update - warmup) / (updates - warmup)) ** 2
-        assert learning_rate(config, update) == pytest.approx(wanted, rel=1e-6, abs=1e-9 * peak)
-        assert 0.0 < learning_rate(config, update) <= peak * (1 + 1e-12)
+def full_config(run_directory: Path, **training: Any) -> Config:
+    """Dropout, a moving average, two batches an update, several weights kept: all that a state has to hold."""
+    values: dict[str, Any] = {"accumulate": 2, "ema_decay": 0.8, "save_every": 2, "validate_every": 4, "updates": 14}
+    values |= {"keep_best": 3, "keep_last": 2, "validation_sentences": 3, "select_by": "loss", "schedule": "constant"}
+    return tiny_config(run_directory, training=values | training)
 
 
-def test_the_learning_rate_of_a_short_run() -> None:
-    config = TrainingConfig(updates=8, warmup_updates=4, learning_rate=0.4)
-    rates = [learning_rate(config, update) for update in range(9)]
-    assert rates == pytest.approx(
-        [0.1, 0.2, 0.3, 0.4, 0.4, 0.2 + 0.1 * math.sqrt(2), 0.2, 0.2 - 0.1 * math.sqrt(2), 0.0]
+@pytest.fixture(scope="module")
+def full(reverse_corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A full run that nothing killed."""
+    return finish(full_config(tmp_path_factory.mktemp("full")), reverse_corpus)
+
+
+def run_and_be_killed(config: Config, data: Path, moment: Moment | None, save: int) -> None:
+    """In a process of its own; SIGKILL in the middle of writing a file, or right after it, where that is asked for."""
+    count = 0
+    replace = Path.replace
+
+    def counted(path: Path, target: Path) -> Path:
+        nonlocal count
+        count += 1
+        if (count, moment) == (save, "writing"):
+            path.write_bytes(path.read_bytes()[:1000])
+            os.kill(os.getpid(), signal.SIGKILL)
+        moved = replace(path, target)
+        if (count, moment) == (save, "written"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return moved
+
+    Path.replace = counted  # type: ignore[method-assign, assignment]
+    Trainer(config, Corpus(data), Console(file=io.StringIO())).train()
+
+
+def begin(config: Config, corpus: Corpus, moment: Moment | None = None, save: int = 0) -> ForkServerProcess:
+    process = _processes.Process(target=run_and_be_killed, args=(config, corpus.directory, moment, save))
+    process.start()
+    return process
+
+
+def saved_at(config: Config) -> int:
+    """When the state was saved last."""
+    path = config.run_directory / "last.pt"
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def assert_ends_like(whole: Run, config: Config, corpus: Corpus) -> None:
+    """To the last bit: the state, the best weights, the weights that are kept."""
+    finished = finish(config, corpus)
+    assert_same(finished.last, whole.last)
+    assert_same(finished.best, whole.best)
+    directory, other = config.run_directory, whole.config.run_directory
+    names = sorted(path.relative_to(other) for path in other.rglob("*.pt*"))
+    assert sorted(path.relative_to(directory) for path in directory.rglob("*.pt*")) == names
+    for name in names:
+        assert_same(torch.load(directory / name, weights_only=True), torch.load(other / name, weights_only=True))
+
+
+def test_a_full_run_is_full(full: Run) -> None:
+    """Why what follows says something."""
+    assert full.config.model.model_dump()["dropout"] > 0.0
+    assert full.last["averaged"]["n_averaged"].item() == 14
+    assert len(list((full.config.run_directory / "kept").iterdir())) >= 3
+    assert not torch.equal(full.last["model"]["output.weight"], full.last["averaged"]["module.output.weight"])
+    assert (full.last["epoch"], full.last["batch"]) == (3, 4)
+
+
+def test_a_run_that_is_killed_at_any_moment_ends_as_if_it_had_not_been(
+    full: Run, reverse_corpus: Corpus, tmp_path: Path
+) -> None:
+    """Again and again: some while after it has saved something new, and sometimes before."""
+    config, generator, kills = full_config(tmp_path), random.Random(time.time_ns()), 0
+    for kill in range(3):
+        before, process = saved_at(config), begin(config, reverse_corpus)
+        while saved_at(config) == before and process.is_alive():
+            time.sleep(0.001)
+        time.sleep(generator.uniform(0.0, 0.2) if kill else 0.0)
+        process.kill()
+        process.join()
+        kills += process.exitcode == -signal.SIGKILL
+    assert kills
+    assert_ends_like(full, config, reverse_corpus)
+
+
+@pytest.mark.parametrize(
+    ("moment", "save"),
+    [("writing", 1), ("written", 1), ("writing", 3), ("written", 3), ("written", 4), ("writing", 5), ("writing", 8)],
+)
+def test_a_run_that_is_killed_while_it_saves_ends_as_if_it_had_not_been(
+    full: Run, reverse_corpus: Corpus, tmp_path: Path, moment: Moment, save: int
+) -> None:
+    """The state at update 2; the best weights, the kept ones and the state at 4; the state at 6; those at 8."""
+    config = full_config(tmp_path)
+    process = begin(config, reverse_corpus, moment, save)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert_ends_like(full, config, reverse_corpus)
+
+
+def test_a_killed_run_is_shown_once(full: Run, reverse_corpus: Corpus, tmp_path: Path) -> None:
+    """TensorBoard passes over what came after the state that the run continued from."""
+    config = full_config(tmp_path, save_every=6)
+    process = begin(config, reverse_corpus, "written", 5)  # best.pt and 4.pt; last.pt at 6; best.pt and 8.pt
+    process.join()
+    assert saved_updates(config) == 6
+    time.sleep(1.0)  # TensorBoard's files are in the order of their seconds
+    assert finish(config, reverse_corpus).last["update"] == 14
+    found, wanted = scalars(tmp_path), scalars(full.config.run_directory)
+    assert found.keys() == wanted.keys()
+    for tag in wanted.keys() - {"training/target_tokens_per_second"}:
+        assert found[tag] == wanted[tag], tag
+    points = [point.update for point in read_log(tmp_path)]
+    assert points == [4, 8, 12, 14]
+
+
+# --- accumulated, and in several processes ---------------------------------------------------------------------------
+
+
+def even_config(run_directory: Path, **training: Any) -> Config:
+    """Nothing random, and an Adam that does not blow rounding up: what is left is the sum over the batches."""
+    values = {"schedule": "constant", "adam_epsilon": 0.1, "learning_rate": 0.3, "updates": 6}
+    return tiny_config(run_directory, training=values | training, model={"dropout": 0.0})
+
+
+def weights(config: Config) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = state(config, "last.pt")["model"]
+    return found
+
+
+def assert_close(config: Config, wanted: dict[str, torch.Tensor]) -> None:
+    found = weights(config)
+    assert found.keys() == wanted.keys()
+    for name, tensor in wanted.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_two_accumulated_batches_are_the_one_that_holds_both(reverse_corpus: Corpus, tmp_path: Path) -> None:
+    """Whatever the tokens of either, and at the end of an epoch too, where one of 20 is left alone."""
+    configs = {
+        "one": even_config(tmp_path / "one", batch_sentences=40, updates=10),
+        "two": even_config(tmp_path / "two", batch_sentences=20, accumulate=2, updates=10),
+        "other": even_config(tmp_path / "other", batch_sentences=20, updates=10),
+    }
+    for config in configs.values():
+        finish(config, reverse_corpus)
+    assert_close(configs["two"], weights(configs["one"]))
+    places = [(state(configs[name], "last.pt")["epoch"], state(configs[name], "last.pt")["batch"]) for name in configs]
+    assert places == [(1, 2), (1, 4), (0, 10)]
+    with pytest.raises(AssertionError):
+        assert_close(configs["other"], weights(configs["one"]))
+    losses = [scalars(tmp_path / name)["training/loss"] for name in ("one", "two")]
+    assert [loss for _, loss in losses[0]] == pytest.approx([loss for _, loss in losses[1]], rel=1e-5)
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def one_of_many(config: Config, data: Path, environment: dict[str, str]) -> None:
+    """What each process of ``torchrun`` does."""
+    os.environ.update(environment)
+    with joined(CPU) as processes:
+        assert (processes.rank, processes.count) == (int(environment["RANK"]), int(environment["WORLD_SIZE"]))
+        assert Trainer(config, Corpus(data), Console(file=io.StringIO()), processes).train()
+
+
+def finish_in_two(config: Config, corpus: Corpus) -> None:
+    everyone = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    everyone |= {"GLOO_SOCKET_IFNAME": "lo"}
+    environments = [everyone | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+    processes = [
+        _processes.Process(target=one_of_many, args=(config, corpus.directory, environment))
+        for environment in environments
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"accumulate": 2},
+        {"accumulate": 2, "batch_sentences": 45, "updates": 9},
+        {"accumulate": 4, "batch_sentences": 45, "ema_decay": 0.7, "keep_last": 1, "label_smoothing": 0.1},
+    ],
+    ids=["even", "none for one", "more for one"],
+)
+def test_two_processes_end_with_the_weights_of_one(
+    reverse_corpus: Corpus, tmp_path: Path, training: dict[str, Any]
+) -> None:
+    """An epoch has 8 batches, or 7 of 45 sentences: then its last update has one for one process, and none or one for
+    the other."""
+    config = even_config(tmp_path / "two", validate_every=3, **training)
+    finish_in_two(config, reverse_corpus)
+    alone = finish(even_config(tmp_path / "one", validate_every=3, **training), reverse_corpus)
+    assert_close(config, alone.last["model"])
+    assert len(state(config, "last.pt")["random_states"]) == 2
+    found, wanted = (scalars(tmp_path / name) for name in ("two", "one"))
+    assert found.keys() == wanted.keys()
+    for tag in ("training/loss", "training/gradient_norm", "validation/loss"):
+        assert [step for step, _ in found[tag]] == [step for step, _ in wanted[tag]]
+        assert [value for _, value in found[tag]] == pytest.approx([value for _, value in wanted[tag]], rel=1e-4)
+    if "ema_decay" in training:
+        averaged = state(config, "last.pt")["averaged"]
+        torch.testing.assert_close(averaged, alone.last["averaged"], rtol=1e-5, atol=1e-6)
+        assert [path.name for path in (tmp_path / "two" / "kept").iterdir()] == ["6.pt"]
+
+
+def test_processes_have_dropout_of_their_own_and_continue_with_it(reverse_corpus: Corpus, tmp_path: Path) -> None:
+    """A run of two that was stopped and continued is the run that was not, to the last bit."""
+    changes = {"accumulate": 2, "schedule": "constant", "validate_every": 3}
+    whole = tiny_config(tmp_path / "whole", training={**changes, "updates": 6})
+    finish_in_two(whole, reverse_corpus)
+    for updates in (3, 6):
+        finish_in_two(tiny_config(tmp_path / "halves", training={**changes, "updates": updates}), reverse_corpus)
+    halves = tiny_config(tmp_path / "halves")
+    assert_same(state(halves, "last.pt"), state(whole, "last.pt"))
+    one, other = (states["cpu"] for states in state(whole, "last.pt")["random_states"])
+    assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize(("accumulate", "count"), [(1, 2), (3, 2), (4, 3)])
+def test_batches_that_processes_cannot_share_are_refused(
+    reverse_corpus: Corpus, tmp_path: Path, accumulate: int, count: int
+) -> None:
+    config = even_config(tmp_path, accumulate=accumulate)
+    told = f"training.accumulate is {accumulate}, which {count} processes cannot share: make it a multiple"
+    for rank in range(count):
+        with pytest.raises(ConfigError, match=told):
+            Trainer(config, reverse_corpus, Console(file=io.StringIO()), Processes(rank, count, CPU))
+    assert not (tmp_path / "last.pt").exists()
+
+
+def launched(config: Config, corpus: Corpus) -> subprocess.Popen[str]:
+    """``torchrun --nproc-per-node 2``, and in each process the command ``heed-train train``."""
+    directory = config.run_directory
+    shutil.copytree(corpus.directory, directory / "data")
+    path = write_config(directory / "tiny.yaml", config.model_dump(mode="json"))
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    torchrun += ["--master-addr", "127.0.0.1", "--master-port", str(free_port()), "--no-python"]
+    command = [sys.executable, "-c", "from training.cli import main; main()", "train", str(path)]
+    return subprocess.Popen(
+        [sys.executable, *torchrun, *command],
+        env=os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 
-def test_a_constant_learning_rate_stays_after_its_warm_up() -> None:
-    config = TrainingConfig(updates=8, warmup_updates=4, learning_rate=0.4, schedule="constant")
-    rates = [learning_rate(config, update) for update in range(9)]
-    assert rates == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4, 0.4, 0.4, 0.4, 0.4])
-    at_once = TrainingConfig(updates=8, warmup_updates=0, learning_rate=0.4, schedule="constant")
-    assert {learning_rate(at_once, update) for update in range(9)} == {0.4}
+def children(process: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
 
-# --- validation ------------------------------------------------------------------------------------------------------
-
-PIECES = 30
-
-
-def lively_model(seed: int) -> RecurrentModel:
-    """Untrained, but large of weight: what it says depends on what it reads."""
-    torch.manual_seed(seed)
-    sizes = {"embedding_size": 6, "encoder_size": 6, "decoder_size": 8, "attention_size": 6}
-    model = RecurrentModel(RecurrentConfig(**sizes), PIECES, PIECES)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(3.0)
-        model.output.bias[[PAD_ID, BOS_ID, UNK_ID]] = -1e3  # no target has one of these
-    return model
-
-
-def token_arrays(sentences: list[list[int]]) -> TokenArrays:
-    offsets = np.cumsum([0, *(len(sentence) for sentence in sentences)], dtype=np.int64)
-    return TokenArrays(np.array([i for sentence in sentences for i in sentence], dtype=np.int32), offsets)
-
-
-def partly_right(model: RecurrentModel, count: int) -> tuple[list[list[int]], list[list[int]]]:
-    """Sources, and targets of which the first half is what greedy search gives and the rest differs in one token."""
-    generator = np.random.default_rng(3)
-    sources = [[*generator.integers(4, PIECES, generator.integers(1, 8)).tolist(), EOS_ID] for _ in range(count)]
-    targets = [greedy(model, source, int(generator.integers(1, 8))) for source in sources]
-    for target in targets[count // 2 :]:
-        place = generator.integers(len(target))
-        target[place] = 4 + (target[place] - 3) % (PIECES - 4)
-    return sources, targets
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="asks /proc for the launcher's processes")
+def test_a_launcher_that_is_terminated_stops_both_and_the_run_continues(reverse_corpus: Corpus, tmp_path: Path) -> None:
+    """Here with one process, at the update where both stopped: the weights are those of one process throughout."""
+    config = even_config(tmp_path / "run", accumulate=2, updates=100_000, save_every=3, learning_rate=0.1)
+    launcher = launched(config, reverse_corpus)
+    try:
+        while saved_at(config) == 0 and launcher.poll() is None:
+            time.sleep(0.01)
+        workers = children(launcher.pid)
+        launcher.send_signal(signal.SIGTERM)
+        shown, _ = launcher.communicate()
+    finally:
+        launcher.kill()
+    assert len(workers) == 2, shown
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+    assert shown.count("stopping after this update") == 2, shown
+    assert "continuing" not in shown
+    done = state(config, "last.pt")["update"]
+    assert done >= 3
+    continued = even_config(tmp_path / "run", accumulate=2, updates=done + 2, learning_rate=0.1)
+    assert f"continuing after update {done}" in finish(continued, reverse_corpus).console
+    alone = finish(even_config(tmp_path / "alone", accumulate=2, updates=done + 2, learning_rate=0.1), reverse_corpus)
+    assert_close(continued, alone.last["model"])
 
 
-@pytest.mark.parametrize("seed", [1, 2, 4])
-def test_exact_match_is_what_greedy_search_gives(seed: int) -> None:
-    model = lively_model(seed).eval()
-    sources, targets = partly_right(model, 40)
-    assert len(set(map(tuple, targets[:20]))) > 10, "the model says the same to everything"
-    right = sum(greedy(model, source, len(target)) == target for source, target in zip(sources, targets, strict=True))
-    assert right == 20
-    corpus = ParallelArrays(token_arrays(sources), token_arrays(targets))
-    assert validate(model, corpus, batch_tokens=60).exact_match == right / 40
+def test_a_mistake_under_the_launcher_is_told(reverse_corpus: Corpus, tmp_path: Path) -> None:
+    launcher = launched(even_config(tmp_path / "run", accumulate=3), reverse_corpus)
+    shown, _ = launcher.communicate()
+    assert launcher.returncode != 0
+    assert "heed-train: training.accumulate is 3, which 2 processes cannot share: make it a multiple" in shown
+    assert not (tmp_path / "run" / "last.pt").exists()
 
 
-def test_the_loss_is_the_mean_over_target_tokens_whatever_the_batches() -> None:
-    model = lively_model(4)
-    sources, targets = partly_right(model, 30)
-    corpus = ParallelArrays(token_arrays(sources), token_arrays(targets))
-    total = 0.0
-    with torch.no_grad():
-        for source, target in zip(sources, targets, strict=True):
-            scored = model.score(torch.tensor([source]), torch.tensor([len(source)]), torch.tensor([target]))
-            total -= float(scored.log_probabilities.sum())
-    wanted = total / sum(map(len, targets))
-    for batch_tokens in (1, 60, 100_000):
-        found = validate(model, corpus, batch_tokens)
-        assert found.loss == pytest.approx(wanted, rel=1e-5)
-        assert found.exact_match == validate(model, corpus, 1).exact_match
+# --- what is kept, and when a run ends by itself ---------------------------------------------------------------------
 
 
-def test_validation_uses_no_dropout_and_no_random_numbers() -> None:
-    model = lively_model(5)
-    model.dropout.p = 0.5
-    corpus = ParallelArrays(token_arrays([[5, 6, EOS_ID]] * 9), token_arrays([[BOS_ID + 4, EOS_ID]] * 9))
-    before = torch.get_rng_state()
-    first = validate(model.train(), corpus, 100)
-    assert validate(model.train(), corpus, 100) == first
-    assert torch.equal(torch.get_rng_state(), before)
+def script(monkeypatch: pytest.MonkeyPatch, *losses: float) -> list[dict[str, torch.Tensor]]:
+    """Let the validations find these losses; returns the weights that were validated, as they come."""
+    seen: list[dict[str, torch.Tensor]] = []
+    wanted = iter(losses)
+
+    def look(model: torch.nn.Module, _arrays: object, _batch_tokens: int) -> Validation:
+        seen.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+        return Validation(loss=next(wanted), accuracy=0.0, exact_match=0.0)
+
+    monkeypatch.setattr(trainer_module, "validate", look)
+    return seen
 
 
-def test_exact_match_comes_first_and_loss_second() -> None:
-    best = Validation(loss=0.5, exact_match=0.7)
-    assert Validation(loss=0.9, exact_match=0.8).better_than(best)
-    assert Validation(loss=0.4, exact_match=0.7).better_than(best)
-    assert not Validation(loss=0.5, exact_match=0.7).better_than(best)
-    assert not Validation(loss=0.1, exact_match=0.6).better_than(best)
-    assert not Validation(loss=math.nan, exact_match=0.7).better_than(best)
+def kept(config: Config) -> list[int]:
+    return sorted(int(path.stem) for path in (config.run_directory / "kept").iterdir())
+
+
+def quick(run_directory: Path, **training: Any) -> Config:
+    """A validation after every second update, selected by loss."""
+    values = {"updates": 12, "validate_every": 2, "select_by": "loss", "schedule": "constant"}
+    return tiny_config(run_directory, training=values | training)
+
+
+def test_a_run_ends_when_it_gets_no_better(
+    reverse_corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is then finished, until it is given more patience."""
+    config = quick(tmp_path, patience=2)
+    script(monkeypatch, 3.0, 2.0, 2.5, 2.0, 1.9, 1.8)
+    assert finish(config, reverse_corpus).last["update"] == 8
+    assert state(config, "best.pt")["update"] == 4
+    trainer, _ = start(config, reverse_corpus)
+    at_update(trainer, 1, crash)
+    assert trainer.train()
+    script(monkeypatch, 1.9, 1.8)
+    finished = finish(quick(tmp_path, patience=3), reverse_corpus)
+    assert finished.last["update"] == 12
+    assert finished.best["update"] == 12
+
+
+def test_a_run_without_patience_goes_on(
+    reverse_corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script(monkeypatch, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
+    assert finish(quick(tmp_path), reverse_corpus).last["update"] == 12
+
+
+def test_a_plateau_lowers_the_rate(reverse_corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the update after the validation on; also after a stop."""
+    script(monkeypatch, 3.0, 3.0, 3.0, 3.0, 2.0, 2.0)
+    plateau = {"schedule": "plateau", "plateau_patience": 1, "plateau_factor": 0.1, "warmup_updates": 0, "log_every": 1}
+    config = quick(tmp_path, **plateau)
+    trainer, _ = start(config, reverse_corpus)
+    at_update(trainer, 6, interrupt)
+    assert not trainer.train()
+    finish(config, reverse_corpus)
+    rates = [rate for _, rate in scalars(tmp_path)["training/learning_rate"]]
+    assert rates == pytest.approx([0.01 * 0.1**n for n in (0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 3, 3)])
+
+
+LOSSES = (5.0, 2.0, 4.0, 3.0, 6.0, 7.0)
+
+
+@pytest.mark.parametrize(
+    ("keep", "wanted"),
+    [
+        ({"keep_best": 2}, [4, 8]),
+        ({"keep_best": 3, "keep_last": 1}, [4, 6, 8, 12]),
+        ({"keep_last": 2}, [4, 10, 12]),
+        ({"keep_best": 2, "keep_last": 9}, [2, 4, 6, 8, 10, 12]),
+    ],
+)
+def test_the_weights_that_are_wanted_are_kept_and_no_others(
+    reverse_corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: dict[str, int], wanted: list[int]
+) -> None:
+    config = quick(tmp_path, **keep)
+    seen = script(monkeypatch, *LOSSES)
+    finish(config, reverse_corpus)
+    assert kept(config) == wanted
+    for update in wanted:
+        found = load(Weights, tmp_path / "kept" / f"{update}.pt", config.model.model_dump(), reverse_corpus.hashes)
+        assert found.update == update
+        assert_same(dict(found.model), seen[update // 2 - 1])
+    assert_same(state(config, "best.pt")["model"], seen[1])
+
+
+def test_by_default_the_best_alone_is_kept(whole: Run) -> None:
+    names = sorted(path.name for path in whole.config.run_directory.iterdir())
+    assert names == ["best.pt", "config.yaml", "last.pt", "log.txt", "tensorboard"]
+
+
+def exported(config: Config, which: str) -> Config:
+    return config.model_copy(update={"export": config.export.model_copy(update={"weights": which})})
+
+
+@pytest.mark.parametrize("ema_decay", [None, 0.6])
+def test_an_export_takes_the_best_or_the_mean_of_the_best_or_of_the_last(
+    reverse_corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ema_decay: float | None
+) -> None:
+    """Of the moving average where there is one: what was validated."""
+    config = quick(tmp_path, keep_best=3, keep_last=2, ema_decay=ema_decay)
+    seen = script(monkeypatch, *LOSSES)
+    finished = finish(config, reverse_corpus)
+    for which, updates in (("best", [4]), ("average_best", [4, 6, 8]), ("average_last", [10, 12])):
+        model, found = load_weights(exported(config, which), reverse_corpus)
+        assert found == updates
+        assert not model.training
+        mean = average(seen[update // 2 - 1] for update in updates)
+        assert_same(dict(model.state_dict()), mean)
+    assert torch.equal(seen[-1]["output.weight"], finished.last["model"]["output.weight"]) == (ema_decay is None)
+
+
+def test_the_mean_of_the_last_needs_some(whole: Run, reverse_corpus: Corpus) -> None:
+    with pytest.raises(CheckpointError, match=r"is average_last, and .* has kept none: train with training\.keep_last"):
+        load_weights(exported(whole.config, "average_last"), reverse_corpus)
+
+
+def test_the_mean_of_the_best_needs_some(whole: Run, reverse_corpus: Corpus) -> None:
+    """A run that keeps one best has no second to take a mean with."""
+    with pytest.raises(CheckpointError, match=r"is average_best, and .* has kept none: train with training\.keep_best"):
+        load_weights(exported(whole.config, "average_best"), reverse_corpus)
+
+
+def test_the_moving_average_is_what_is_validated(full: Run, reverse_corpus: Corpus) -> None:
+    model, _ = load_weights(full.config, reverse_corpus)
+    update = full.best["update"]
+    found = validate(model, reverse_corpus.arrays("validation"), full.config.training.batch_tokens)
+    shown = dict(scalars(full.config.run_directory)["validation/loss"])
+    assert found.loss == pytest.approx(shown[update])
+    assert found.loss == pytest.approx(min(shown.values()))
+    if update == 14:
+        wanted = {name: full.last["averaged"][f"module.{name}"] for name in full.best["model"]}
+        assert_same(full.best["model"], wanted)
+
+
+# --- full disks, empty corpora ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", ["last.pt", "best.pt", "18.pt"])
+def test_a_full_disk_ends_the_run_and_leaves_the_last_state(
+    whole: Run, reverse_corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    """Whatever is being written then; given space, the run ends as if nothing had been."""
+    config = tiny_config(tmp_path, training={"keep_last": 4})
+    replace, before = Path.replace, list[bytes]()
+
+    def fill(path: Path, target: Path) -> Path:
+        if target.name == file and saved_updates(config) == 12:
+            before.append((tmp_path / "last.pt").read_bytes())
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", fill)
+    with pytest.raises(CheckpointError, match=rf"cannot save .*{file}: No space left on device; .* is untouched"):
+        start(config, reverse_corpus)[0].train()
+    monkeypatch.undo()
+    assert [(tmp_path / "last.pt").read_bytes()] == before
+    found = load(Checkpoint, tmp_path / "last.pt", config.model.model_dump(), reverse_corpus.hashes)
+    assert found.update == 12
+    load_weights(config, reverse_corpus)
+    assert not list(tmp_path.rglob("*.partial"))
+    finished = finish(config, reverse_corpus)
+    assert_same(finished.last["model"], whole.last["model"])
+    assert_same(finished.best, whole.best)
+    assert kept(config) == [6, 12, 18, 20]
+
+
+def saved_updates(config: Config) -> int:
+    return int(state(config, "last.pt")["update"]) if saved_at(config) else 0
+
+
+@pytest.mark.parametrize("part", ["training", "validation"])
+def test_an_empty_corpus_is_refused(reverse_corpus: Corpus, tmp_path: Path, part: str) -> None:
+    directory = Path(shutil.copytree(reverse_corpus.directory, tmp_path / "data"))
+    for side in SIDES:
+        np.save(directory / f"{part}.{side}.offsets.npy", np.array([0]))
+    with pytest.raises(CorpusError, match=f"{part}: 0 source and 0 target sentences; need as many of each"):
+        start(tiny_config(tmp_path), Corpus(directory))
+    assert not (tmp_path / "last.pt").exists()
+
+
+def test_an_unknown_key_stops_a_run_before_it_begins(whole: Run, tmp_path: Path) -> None:
+    path = write_config(tmp_path / "run.yaml", tiny_values(whole.config.run_directory, training={"learning_rat": 1}))
+    before = (whole.config.run_directory / "last.pt").read_bytes()
+    with pytest.raises(ConfigError, match=r"unknown key training\.learning_rat$"):
+        load_config(path)
+    assert (whole.config.run_directory / "last.pt").read_bytes() == before
+
+
+# --- precision -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["recurrent", "transformer"])
+def test_bf16_trains_and_keeps_its_weights_in_fp32(reverse_corpus: Corpus, tmp_path: Path, family: str) -> None:
+    model = {"family": "transformer", "size": 8, "heads": 2, "feed_forward": 16, "encoder_layers": 1}
+    values = tiny_values(tmp_path, training={"precision": "bf16", "device": "cpu", "ema_decay": 0.5})
+    if family == "transformer":
+        values["model"] = model
+    dtypes: list[torch.dtype] = []
+    config = Config.model_validate(values)
+    trainer, _ = start(config, reverse_corpus)
+
+    def listen(layer: torch.nn.Module, _inputs: object, output: torch.Tensor) -> None:
+        if layer.training:
+            dtypes.append(output.dtype)
+
+    for layer in trainer.model.modules():
+        if isinstance(layer, torch.nn.Linear):
+            layer.register_forward_hook(listen)
+    assert trainer.train()
+    assert set(dtypes) == {torch.bfloat16}
+    losses = [loss for _, loss in scalars(tmp_path)["validation/loss"]]
+    assert losses[-1] < losses[0] - 0.01
+    found = state(config, "last.pt")
+    moments = [entry for entries in found["optimizer"]["state"].values() for entry in entries.values()]
+    tensors = [*found["model"].values(), *state(config, "best.pt")["model"].values(), *moments]
+    assert {tensor.dtype for tensor in tensors} == {torch.float32}
+
+
+def test_bf16_is_another_run(whole: Run, reverse_corpus: Corpus, tmp_path: Path) -> None:
+    """A near one: why the test above says something."""
+    other = finish(tiny_config(tmp_path, training={"precision": "bf16", "device": "cpu"}), reverse_corpus)
+    one, found = (run.last["model"]["output.weight"] for run in (whole, other))
+    assert not torch.equal(one, found)
+    torch.testing.assert_close(one, found, rtol=0.0, atol=0.1)
+
+
+def test_fp16_on_a_cpu_is_refused(reverse_corpus: Corpus, tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, training={"precision": "fp16", "device": "cpu"})
+    with pytest.raises(ConfigError, match=r"training\.precision fp16 needs a CUDA device: choose bf16 or fp32"):
+        start(config, reverse_corpus)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_device_that_is_not_there_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"training\.device is cuda, and there is no CUDA device here"):
+        choose_device(tiny_config(tmp_path, training={"device": "cuda"}))
+    assert choose_device(tiny_config(tmp_path)) == CPU
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_device(tiny_config(tmp_path)).type == "cuda"
+    assert choose_device(tiny_config(tmp_path, training={"device": "cpu"})) == CPU
+
+
+# --- subword regularisation ------------------------------------------------------------------------------------------
+
+
+def sampled_config(run_directory: Path, sampling: float, **training: Any) -> Config:
+    """Of pieces of numbers, which are cut anew in each epoch."""
+    side = {"kind": "bpe", "vocabulary_size": 290, "sampling": sampling}
+    values = {"updates": 10, "validate_every": 5} | training
+    return tiny_config(run_directory, training=values, tokenizers={"source": side, "target": side})
+
+
+def test_text_that_is_cut_anew_is_cut_alike_after_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same text all the same, each epoch in other pieces; validation is not cut anew."""
+    config = sampled_config(tmp_path / "whole", 0.5, batch_sentences=100, updates=7)
+    corpus = prepare(config, ignore_progress)
+    trainer, _ = start(config, corpus)
+    judged_features, read = trainer.model.judged_features, list[list[str]]()
+    cut: list[list[list[int]]] = []
+
+    def listen(source_ids: torch.Tensor, *others: Any) -> torch.Tensor:
+        if trainer.model.training:
+            cut.append(source_ids.tolist())
+            read.append([corpus.tokenizer("source").decode(ids).text for ids in source_ids.tolist()])
+        return judged_features(source_ids, *others)
+
+    monkeypatch.setattr(trainer.model, "judged_features", listen)
+    assert trainer.train()
+    texts = [example.source for example in corpus.examples("training")]
+    assert sorted(text for batch in read[:3] for text in batch) == sorted(texts)
+    assert sorted(text for batch in read[3:6] for text in batch) == sorted(texts)
+    ways = [{tuple(ids for ids in row if ids != PAD_ID) for batch in cut[i : i + 3] for row in batch} for i in (0, 3)]
+    assert len(ways[0] & ways[1]) < 100
+    stopped = sampled_config(tmp_path / "stopped", 0.5, batch_sentences=100, updates=7)
+    shutil.copytree(corpus.directory, tmp_path / "stopped" / "data")
+    other, _ = start(stopped, corpus)
+    at_update(other, 4, interrupt)
+    assert not other.train()
+    assert_same(finish(stopped, corpus).last, state(config, "last.pt"))
+
+
+# --- TensorBoard -----------------------------------------------------------------------------------------------------
+
+
+def test_tensorboard_has_translations_and_attention_at_each_validation(full: Run, reverse_corpus: Corpus) -> None:
+    events = EventAccumulator(str(full.config.run_directory / "tensorboard"), size_guidance={"images": 0, "tensors": 0})
+    events.Reload()
+    tags = events.Tags()
+    wanted = {f"training/{name}" for name in ("loss", "learning_rate", "target_tokens_per_second", "gradient_norm")}
+    wanted |= {f"validation/{name}" for name in ("loss", "accuracy", "exact_match", "bleu", "chrf")}
+    assert set(tags["scalars"]) == wanted
+    validations = [4, 8, 12, 14]
+    for tag in wanted:
+        steps = [event.step for event in events.Scalars(tag)]
+        assert steps == (validations if tag.startswith("validation/") else [5, 10])
+    assert tags["images"] == ["attention"]
+    pictures = events.Images("attention")
+    assert [picture.step for picture in pictures] == validations
+    first = next(reverse_corpus.examples("validation"))
+    columns, rows = (len(text.split()) + 1 for text in (first.source, first.target))
+    for picture in pictures:
+        assert picture.encoded_image_string.startswith(b"\x89PNG")
+        assert picture.width / picture.height == pytest.approx((columns + 90 / 16) / (rows + 90 / 16))
+    assert len({picture.encoded_image_string for picture in pictures}) > 1, "it changes as the model learns"
+    assert set(tags["tensors"]) == {f"samples/{number}/text_summary" for number in range(3)}
+    for number, example in zip(range(3), reverse_corpus.examples("validation"), strict=False):
+        shown = events.Tensors(f"samples/{number}/text_summary")
+        assert [event.step for event in shown] == validations
+        text = shown[-1].tensor_proto.string_val[0].decode()
+        assert text.startswith(example.source)
+        assert text.endswith(f"({example.target})")
+
+
+def test_a_model_that_attends_to_nothing_has_no_picture(reverse_corpus: Corpus, tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, model={"attention": "none"}, training={"updates": 2, "validate_every": 1})
+    finish(config, reverse_corpus)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert events.Tags()["images"] == []
+    assert len(events.Scalars("validation/loss")) == 2

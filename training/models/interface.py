@@ -8,6 +8,7 @@ step reads; ``state`` is what a hypothesis carries from step to step; ``attentio
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -30,6 +31,14 @@ class Context(NamedTuple):
 
     ids: Tensor
     lengths: Tensor
+
+    @classmethod
+    def of_one(cls, before: Sequence[Sequence[int]], sentences: int) -> Context:
+        """A batch of one: the token ids of the sentences before it, of which a model reads so many ``sentences``."""
+        rows = [list(row) for row in before][:sentences] + [[] for _ in range(sentences - len(before))]
+        longest = max(1, *map(len, rows))
+        ids = torch.tensor([[row + [PAD_ID] * (longest - len(row)) for row in rows]])
+        return cls(ids, torch.tensor([[len(row) for row in rows]], dtype=torch.int32))
 
 
 class Encoded(NamedTuple):
@@ -97,6 +106,39 @@ class TranslationModel(nn.Module, ABC):
     ) -> Decoded:
         """All positions at once, for training: target_inputs (batch, target_length) starts with `<s>`."""
 
+    @property
+    def projection(self) -> nn.Linear | None:
+        """What makes logits of ``judged_features``; None where those are the logits."""
+        return None
+
+    def judged_features(
+        self,
+        source_ids: Tensor,
+        source_lengths: Tensor,
+        target_inputs: Tensor,
+        context: Context | None,
+        judged: Tensor,
+    ) -> Tensor:
+        """What ``forward``'s logits are made of, where ``judged`` (batch, positions): (judged positions, features).
+
+        Without the maps, which training does not look at, and without the logits, which are much of its work.
+        """
+        decoded: Decoded = self(source_ids, source_lengths, target_inputs, context)
+        return decoded.logits[judged]
+
+    def judged_logits(
+        self,
+        source_ids: Tensor,
+        source_lengths: Tensor,
+        target_inputs: Tensor,
+        context: Context | None,
+        judged: Tensor,
+    ) -> Tensor:
+        """``forward``'s logits where ``judged``: (judged positions, vocabulary)."""
+        features = self.judged_features(source_ids, source_lengths, target_inputs, context, judged)
+        logits: Tensor = features if self.projection is None else self.projection(features)
+        return logits
+
     def judged_targets(self, target_ids: Tensor) -> Tensor:
         """What ``forward``'s logits should say: target_ids (batch, target_length), `</s>` last, then padding.
 
@@ -107,6 +149,9 @@ class TranslationModel(nn.Module, ABC):
 
 class AutoregressiveModel(TranslationModel):
     """A model that emits a token at a time. ``forward`` equals repeated ``decode_step``."""
+
+    #: The most target tokens that it has places for; None where there is no end.
+    max_target_tokens: int | None = None
 
     @abstractmethod
     def encode(self, source_ids: Tensor, source_lengths: Tensor, context: Context | None = None) -> Encoded:

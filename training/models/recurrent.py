@@ -53,6 +53,7 @@ from training.models.attention import (
     length_mask,
 )
 from training.models.cells import AdditiveCell, Cell, GRUCell, LSTMCell
+from training.models.dropout import Dropout
 from training.models.encoders import RecurrentLayer, last_states
 from training.models.hierarchical import HierarchicalAttention
 from training.models.interface import AutoregressiveModel, Context, Decoded, Encoded, Step, Tensors, cross_map
@@ -70,7 +71,7 @@ class RecurrentModel(AutoregressiveModel):
         embedding, size = config.embedding_size, config.decoder_size
         self.source_embedding = nn.Embedding(source_vocabulary, embedding)
         self.target_embedding = nn.Embedding(target_vocabulary, embedding)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         width = config.encoder_size * (2 if config.bidirectional else 1)
         widths = [embedding] + [width] * (config.encoder_layers - 1)
         self.encoder = nn.ModuleList(
@@ -78,6 +79,8 @@ class RecurrentModel(AutoregressiveModel):
         )
         annotation = width if config.attention == "none" else width + embedding
         self.attention = build_attention(config, annotation)
+        if config.attention == "attention_over_attention":
+            self.max_target_tokens = config.max_positions
         self.context_sentences = config.context_sentences
         self.hierarchy = _build_hierarchy(config, annotation)
         self.initial = nn.Linear(config.encoder_size, config.decoder_layers * size)
@@ -196,6 +199,30 @@ class RecurrentModel(AutoregressiveModel):
     def forward(
         self, source_ids: Tensor, source_lengths: Tensor, target_inputs: Tensor, context: Context | None = None
     ) -> Decoded:
+        hidden, maps = self._decode(source_ids, source_lengths, target_inputs, context)
+        return Decoded(
+            self.output(hidden), {name: torch.cat([step[name] for step in maps], 1).transpose(1, 2) for name in maps[0]}
+        )
+
+    @property
+    def projection(self) -> nn.Linear:
+        return self.output
+
+    def judged_features(
+        self,
+        source_ids: Tensor,
+        source_lengths: Tensor,
+        target_inputs: Tensor,
+        context: Context | None,
+        judged: Tensor,
+    ) -> Tensor:
+        hidden, _ = self._decode(source_ids, source_lengths, target_inputs, context)
+        return hidden[judged]
+
+    def _decode(
+        self, source_ids: Tensor, source_lengths: Tensor, target_inputs: Tensor, context: Context | None
+    ) -> tuple[Tensor, list[Tensors]]:
+        """The readout at each place (batch, target_length, decoder_size), and each place's maps."""
         memory, start, _ = self.encode(source_ids, source_lengths, context)
         mask = length_mask(source_lengths, source_ids.shape[1])
         embedded = self.dropout(self.target_embedding(target_inputs))
@@ -214,10 +241,7 @@ class RecurrentModel(AutoregressiveModel):
             if _FED in state:
                 fed.append(state[_FED])
         hidden = torch.cat(fed, 1) if fed else self._read_out(torch.cat(tops, 1), embedded, torch.cat(contexts, 1))
-        logits = self.output(self.dropout(hidden))
-        return Decoded(
-            logits, {name: torch.cat([step[name] for step in attention], 1).transpose(1, 2) for name in attention[0]}
-        )
+        return self.dropout(hidden), attention
 
     def _advance(
         self,

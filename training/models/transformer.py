@@ -17,11 +17,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from service.bundle.manifest import AlignmentEntry, AttentionMapEntry, Capabilities
 from training.config import TransformerConfig
 from training.errors import ConfigError
 from training.models.attention import length_mask, masked_softmax
+from training.models.dropout import Dropout, computing_dtype
 from training.models.interface import AutoregressiveModel, Context, Decoded, Encoded, Step, Tensors
 
 
@@ -31,6 +33,7 @@ class Transformer(AutoregressiveModel):
     def __init__(self, config: TransformerConfig, source_vocabulary: int, target_vocabulary: int) -> None:
         super().__init__(source_vocabulary, target_vocabulary)
         self.config = config
+        self.max_target_tokens = config.max_positions
         size = config.size
         if size % config.heads or (config.positions == "rotary" and size // config.heads % 2):
             raise ConfigError(
@@ -50,7 +53,7 @@ class Transformer(AutoregressiveModel):
             self.source_embedding.weight = self.target_embedding.weight
         if config.tied_embeddings != "none":
             self.output.weight = self.target_embedding.weight
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
         self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
         pre = config.norm == "pre"
@@ -102,14 +105,8 @@ class Transformer(AutoregressiveModel):
 
     def encode(self, source_ids: Tensor, source_lengths: Tensor, context: Context | None = None) -> Encoded:
         del context
-        batch, length = source_ids.shape
-        mask = length_mask(source_lengths, length)[:, None, None]
-        positions = torch.arange(length, device=source_ids.device).unsqueeze(0)
-        hidden = self._embed(self.source_embedding, source_ids, positions)
-        attention: Tensors = {}
-        for number, layer in enumerate(self.encoder):
-            hidden, attention[f"encoder-self-{number}"] = layer(hidden, positions, mask)
-        hidden = self.encoder_norm(hidden)
+        batch = source_ids.shape[0]  # len() would freeze it in an export
+        hidden, attention = self._read(source_ids, source_lengths, weighed=True)
         memory, state = {}, {}
         for number, layer in enumerate(self._decoder_layers):
             memory[f"cross_keys_{number}"], memory[f"cross_values_{number}"] = layer.cross.keys_and_values(hidden)
@@ -144,7 +141,44 @@ class Transformer(AutoregressiveModel):
     ) -> Decoded:
         """Every position in parallel, each seeing those before it."""
         del context
-        memory, _, attention = self.encode(source_ids, source_lengths)
+        hidden, attention = self._decode(source_ids, source_lengths, target_inputs, weighed=True)
+        return Decoded(self.output(hidden), attention)
+
+    @property
+    def projection(self) -> nn.Linear:
+        return self.output
+
+    def judged_features(
+        self,
+        source_ids: Tensor,
+        source_lengths: Tensor,
+        target_inputs: Tensor,
+        context: Context | None,
+        judged: Tensor,
+    ) -> Tensor:
+        """Without the maps: PyTorch's fused attention, to rounding the same."""
+        del context
+        hidden, _ = self._decode(source_ids, source_lengths, target_inputs, weighed=False)
+        return hidden[judged]
+
+    def _read(self, source_ids: Tensor, source_lengths: Tensor, weighed: bool) -> tuple[Tensor, Tensors]:
+        """What the encoder makes of the source (batch, source_length, size), and, where ``weighed``, its maps."""
+        length = source_ids.shape[1]
+        mask = length_mask(source_lengths, length)[:, None, None]
+        positions = torch.arange(length, device=source_ids.device).unsqueeze(0)
+        hidden = self._embed(self.source_embedding, source_ids, positions)
+        attention: Tensors = {}
+        for number, layer in enumerate(self.encoder):
+            hidden, weights = layer(hidden, positions, mask, weighed)
+            if weighed:
+                attention[f"encoder-self-{number}"] = weights
+        return self.encoder_norm(hidden), attention
+
+    def _decode(
+        self, source_ids: Tensor, source_lengths: Tensor, target_inputs: Tensor, weighed: bool
+    ) -> tuple[Tensor, Tensors]:
+        """What the decoder makes of each place (batch, target_length, size), and, where ``weighed``, every map."""
+        read, attention = self._read(source_ids, source_lengths, weighed)
         length = target_inputs.shape[1]
         positions = torch.arange(length, device=target_inputs.device).unsqueeze(0)
         hidden = self._embed(self.target_embedding, target_inputs, positions)
@@ -152,11 +186,11 @@ class Transformer(AutoregressiveModel):
         mask = length_mask(source_lengths, source_ids.shape[1])[:, None, None]
         for number, layer in enumerate(self._decoder_layers):
             own = layer.own_keys_and_values(hidden, positions)
-            cross = (memory[f"cross_keys_{number}"], memory[f"cross_values_{number}"])
-            hidden, attention[f"decoder-self-{number}"], attention[f"cross-{number}"] = layer(
-                hidden, positions, own, causal, cross, mask, 1
-            )
-        return Decoded(self.output(self.decoder_norm(hidden)), attention)
+            cross = layer.cross.keys_and_values(read)
+            hidden, own_weights, seen = layer(hidden, positions, own, causal, cross, mask, 1, weighed)
+            if weighed:
+                attention[f"decoder-self-{number}"], attention[f"cross-{number}"] = own_weights, seen
+        return self.decoder_norm(hidden), attention
 
     def _embed(self, embedding: nn.Embedding, ids: Tensor, positions: Tensor) -> Tensor:
         embedded = embedding(ids) * self.config.size**0.5
@@ -188,8 +222,17 @@ class MultiHead(nn.Module):
         batch, length, size = tensor.shape
         return tensor.reshape(batch, length, self.heads, size // self.heads).transpose(1, 2)
 
-    def attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """queries (batch, heads, length, head size) -> (batch, length, size), weights (batch, heads, length, keys)."""
+    def attend(
+        self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor, weighed: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """queries (batch, heads, length, head size) -> (batch, length, size), weights (batch, heads, length, keys).
+
+        Not ``weighed``: PyTorch's fused attention, and no weights; but on a CPU in bfloat16 its gradient takes six
+        times as long as that of the products.
+        """
+        if not weighed and (queries.is_cuda or queries.dtype == torch.float32):
+            mixed = functional.scaled_dot_product_attention(queries, keys, values, mask)
+            return self.output(mixed.transpose(1, 2).flatten(2)), mixed.new_zeros(0)
         scores = torch.matmul(queries, keys.transpose(-1, -2)) * queries.shape[-1] ** -0.5
         weights = masked_softmax(scores, mask)
         return self.output(torch.matmul(weights, values).transpose(1, 2).flatten(2)), weights
@@ -205,7 +248,7 @@ class FeedForward(nn.Module):
         for projection in (self.inner, self.outer):
             nn.init.xavier_uniform_(projection.weight)
             nn.init.zeros_(projection.bias)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, hidden: Tensor) -> Tensor:
         projected: Tensor = self.outer(self.dropout(torch.relu(self.inner(hidden))))
@@ -222,14 +265,14 @@ class EncoderLayer(nn.Module):
         self.feed_forward = FeedForward(config)
         self.own_residual, self.feed_residual = (Residual(config) for _ in range(2))
 
-    def forward(self, hidden: Tensor, positions: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, hidden: Tensor, positions: Tensor, mask: Tensor, weighed: bool = True) -> tuple[Tensor, Tensor]:
         """hidden (batch, length, size), mask (batch, 1, 1, length) -> hidden, weights (batch, heads, length, …)."""
         read = self.own_residual.before(hidden)
         queries = self.own.split(self.own.query(read))
         keys, values = self.own.keys_and_values(read)
         if self.rotary:
             queries, keys = rotated(queries, positions), rotated(keys, positions)
-        attended, weights = self.own.attend(queries, keys, values, mask)
+        attended, weights = self.own.attend(queries, keys, values, mask, weighed)
         hidden = self.own_residual.after(hidden, attended)
         hidden = self.feed_residual.after(hidden, self.feed_forward(self.feed_residual.before(hidden)))
         return hidden, weights
@@ -261,6 +304,7 @@ class DecoderLayer(nn.Module):
         cross: tuple[Tensor, Tensor],
         mask: Tensor,
         hypotheses: int,
+        weighed: bool = True,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """hidden (rows, length, size); ``past`` and ``mask`` say which of ``own`` and ``cross`` are there.
 
@@ -270,19 +314,20 @@ class DecoderLayer(nn.Module):
         queries = self.own.split(self.own.query(self.own_residual.before(hidden)))
         if self.rotary:
             queries = rotated(queries, positions)
-        attended, own_weights = self.own.attend(queries, *own, past)
+        attended, own_weights = self.own.attend(queries, *own, past, weighed)
         hidden = self.own_residual.after(hidden, attended)
 
         read = self.cross_residual.before(hidden)
         rows, length, size = read.shape
         beside = read.reshape(rows // hypotheses, hypotheses * length, size)
-        attended, weights = self.cross.attend(self.cross.split(self.cross.query(beside)), *cross, mask)
+        attended, weights = self.cross.attend(self.cross.split(self.cross.query(beside)), *cross, mask, weighed)
         hidden = self.cross_residual.after(hidden, attended.reshape(rows, length, size))
-        batch, heads, _, source_length = weights.shape
-        cross_weights = weights.reshape(batch, heads, hypotheses, length, source_length).transpose(1, 2).flatten(0, 1)
+        if weighed:
+            batch, heads, _, source_length = weights.shape
+            weights = weights.reshape(batch, heads, hypotheses, length, source_length).transpose(1, 2).flatten(0, 1)
 
         hidden = self.feed_residual.after(hidden, self.feed_forward(self.feed_residual.before(hidden)))
-        return hidden, own_weights, cross_weights
+        return hidden, own_weights, weights
 
 
 class Residual(nn.Module):
@@ -292,11 +337,13 @@ class Residual(nn.Module):
         super().__init__()
         self.pre = config.norm == "pre"
         self.norm = nn.LayerNorm(config.size)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def before(self, hidden: Tensor) -> Tensor:
+        """In the dtype that autocast computes in: cast once, not by each projection that reads it."""
         normed: Tensor = self.norm(hidden) if self.pre else hidden
-        return normed
+        dtype = computing_dtype(normed)
+        return normed if normed.dtype == dtype else normed.to(dtype)
 
     def after(self, hidden: Tensor, output: Tensor) -> Tensor:
         summed = hidden + self.dropout(output)

@@ -1,0 +1,259 @@
+"""How fast the trainer is: against a plain loop around nn.Transformer, its own bf16, and JoeyNMT.
+
+    python -m benchmarks.training prepare data/multi30k        corpus and tokenizer, once
+    OMP_NUM_THREADS=2 python -m benchmarks.training ours                 fp32 against nn.Transformer and against bf16
+    OMP_NUM_THREADS=2 python -m benchmarks.training joeynmt PYTHON       of an environment with joeynmt 2.3
+
+Real ragged sentences (Multi30k, one SentencePiece vocabulary of 8,000), d 256, feed-forward 1024, 4 + 4 layers, 4
+heads, batches of 4,096 padded target tokens, Adam, clipping, dropout 0.1, label smoothing 0.1. Non-padding target
+tokens a second, in alternating rounds.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+import yaml
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils import clip_grad_norm_
+
+from benchmarks.measuring import ROOT
+from service.bundle.tokenizer import PAD_ID
+from training.batches import Batch, make_batch, plan_epoch
+from training.config import Config, load_config
+from training.corpus import Corpus, prepare
+from training.models import build
+from training.models.transformer import sinusoids
+from training.objective import Objective
+
+ROUNDS, UPDATES, JOEY_UPDATES = 5, 6, 40
+CONFIG = ROOT / "training" / "configs" / "benchmark-training.yaml"
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+
+class Plain(nn.Module):
+    """What a tutorial builds around ``nn.Transformer``: the same sizes, every logit computed, padding not judged."""
+
+    def __init__(self, config: Config, vocabulary: int) -> None:
+        super().__init__()
+        model = config.model
+        self.size = model.size  # type: ignore[union-attr]
+        self.embedding = nn.Embedding(vocabulary, self.size)
+        self.transformer = nn.Transformer(
+            self.size,
+            model.heads,  # type: ignore[union-attr]
+            model.encoder_layers,  # type: ignore[union-attr]
+            model.decoder_layers,  # type: ignore[union-attr]
+            model.feed_forward,  # type: ignore[union-attr]
+            model.dropout,  # type: ignore[union-attr]
+            batch_first=True,
+            norm_first=True,
+        )
+        self.output = nn.Linear(self.size, vocabulary)
+        self.output.weight = self.embedding.weight
+
+    def forward(self, batch: Batch) -> Tensor:
+        source, target = self._embed(batch.source_ids), self._embed(batch.target_inputs)
+        causal = nn.Transformer.generate_square_subsequent_mask(target.shape[1])
+        padding = batch.source_ids == PAD_ID
+        hidden = self.transformer(
+            source,
+            target,
+            tgt_mask=causal,
+            src_key_padding_mask=padding,
+            memory_key_padding_mask=padding,
+            tgt_is_causal=True,
+        )
+        logits = self.output(hidden).flatten(0, 1)
+        return functional.cross_entropy(
+            logits, batch.target_ids.flatten(), ignore_index=PAD_ID, label_smoothing=0.1, reduction="sum"
+        )
+
+    def _embed(self, ids: Tensor) -> Tensor:
+        positions = torch.arange(ids.shape[1]).unsqueeze(0)
+        embedded: Tensor = self.embedding(ids) * math.sqrt(self.size) + sinusoids(positions, self.size)
+        return embedded
+
+
+@app.command(name="prepare")
+def prepare_corpus(
+    multi30k: Annotated[Path, typer.Argument(help="The folder with train.en.gz and its fellows.")],
+) -> None:
+    """Make the corpus that the other commands read."""
+    values = load_config(CONFIG).model_dump()
+    for part, stem in (("training", "train"), ("validation", "val"), ("test", "test_2016_flickr")):
+        values["corpus"][part] = [{"source": multi30k / f"{stem}.en.gz", "target": multi30k / f"{stem}.de.gz"}]
+    prepare(Config.model_validate(values), print)
+
+
+@app.command()
+def ours(rounds: int = ROUNDS, updates: int = UPDATES) -> None:
+    """Our objective against the plain loop, and in bf16 against fp32."""
+    config, corpus = load_config(CONFIG), Corpus(load_config(CONFIG).run_directory / "data")
+    vocabulary = corpus.tokenizer("source").vocabulary_size
+    arrays = corpus.arrays("training")
+    plan = plan_epoch(arrays, config.training.batch_tokens, seed=1, epoch=0)
+    contenders: dict[str, Callable[[list[Batch]], float]] = {
+        "plain nn.Transformer": _trained(Plain(config, vocabulary)),
+        "ours, fp32": _trained(Objective(build(config.model, vocabulary, vocabulary), config.training)),
+        "ours, bf16": _trained(Objective(build(config.model, vocabulary, vocabulary), config.training), torch.bfloat16),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(rounds + 1):
+        batches = [make_batch(arrays, sentences) for sentences in plan[number * updates : (number + 1) * updates]]
+        tokens = sum(batch.target_tokens for batch in batches)
+        for name, contender in contenders.items():
+            seconds = contender(batches)
+            if number:  # the first round warms up
+                rates[name].append(tokens / seconds)
+                print(f"round {number}: {name}: {tokens / seconds:,.0f} target tokens/s", flush=True)
+    for name, other in (("ours, fp32", "plain nn.Transformer"), ("ours, bf16", "ours, fp32")):
+        ratios = sorted(one / two for one, two in zip(rates[name], rates[other], strict=True))
+        print(f"{name} / {other}: {ratios[len(ratios) // 2]:.2f}x ({ratios[0]:.2f}-{ratios[-1]:.2f})")
+
+
+def _trained(model: nn.Module, autocast: torch.dtype | None = None) -> Callable[[list[Batch]], float]:
+    """Seconds for updates on some batches."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, betas=(0.9, 0.98), fused=True)
+    model.train()
+
+    def run(batches: list[Batch]) -> float:
+        started = time.perf_counter()
+        for batch in batches:
+            optimizer.zero_grad(set_to_none=True)
+            with torch.autocast("cpu", autocast, enabled=autocast is not None):
+                loss = model(batch)
+            (loss / batch.target_tokens).backward()
+            clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            loss.item()
+        return time.perf_counter() - started
+
+    return run
+
+
+@app.command()
+def joeynmt(python: Annotated[Path, typer.Argument(help="Of an environment with joeynmt.")], rounds: int = 3) -> None:
+    """JoeyNMT's own trainer on the same text and sizes, and ours beside it in each round."""
+    config, corpus = load_config(CONFIG), Corpus(load_config(CONFIG).run_directory / "data")
+    directory = config.run_directory / "joeynmt"
+    directory.mkdir(parents=True, exist_ok=True)
+    vocabulary = corpus.tokenizer("source").vocabulary_size
+    arrays = corpus.arrays("training")
+    own = _trained(Objective(build(config.model, vocabulary, vocabulary), config.training))
+    plan = plan_epoch(arrays, config.training.batch_tokens, seed=2, epoch=0)
+    own([make_batch(arrays, plan[-1])])
+    ratios = []
+    for number in range(rounds):
+        theirs = _run_joeynmt(python, directory, corpus, number)
+        batches = [make_batch(arrays, sentences) for sentences in plan[number * 20 : (number + 1) * 20]]
+        ours_rate = sum(batch.target_tokens for batch in batches) / own(batches)
+        ratios.append(ours_rate / theirs)
+        print(f"round {number + 1}: ours {ours_rate:,.0f}, JoeyNMT {theirs:,.0f} target tokens/s: {ratios[-1]:.2f}x")
+    print(f"ours / JoeyNMT: {sorted(ratios)[len(ratios) // 2]:.2f}x ({min(ratios):.2f}-{max(ratios):.2f})")
+
+
+def _run_joeynmt(python: Path, directory: Path, corpus: Corpus, number: int) -> float:
+    """The mean of the rates that JoeyNMT logs, its first line left out."""
+    for part, name in (("training", "train"), ("validation", "dev")):
+        for side, column in (("source", "src"), ("target", "trg")):
+            lines = [getattr(example, side) for example in corpus.examples(part)]
+            (directory / f"{name}.{column}").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    processor = corpus.tokenizer_path("source")
+    from sentencepiece import SentencePieceProcessor
+
+    pieces = SentencePieceProcessor(model_file=str(processor))
+    listed = [pieces.id_to_piece(i) for i in range(pieces.get_piece_size())]
+    (directory / "vocabulary.txt").write_text("\n".join(listed) + "\n", encoding="utf-8")
+    settings = _joeynmt_config(directory, processor, number)
+    path = directory / "config.yaml"
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    run = subprocess.run(
+        [str(python), "-m", "joeynmt", "train", str(path), "--skip-test"], capture_output=True, text=True, check=False
+    )
+    found = [float(rate) for rate in re.findall(r"Tokens per Sec:\s+([\d.]+)", run.stdout + run.stderr)]
+    if len(found) < 2:
+        raise SystemExit(f"JoeyNMT gave no rates:\n{(run.stdout + run.stderr)[-2000:]}")
+    return sum(found[1:]) / len(found[1:])
+
+
+def _joeynmt_config(directory: Path, tokenizer: Path, number: int) -> dict[str, object]:
+    side = {
+        "max_length": 100,
+        "level": "bpe",
+        "voc_file": str(directory / "vocabulary.txt"),
+        "tokenizer_type": "sentencepiece",
+        "tokenizer_cfg": {"model_file": str(tokenizer)},
+    }
+    layers = {
+        "type": "transformer",
+        "num_layers": 4,
+        "num_heads": 4,
+        "embeddings": {"embedding_dim": 256, "scale": True, "dropout": 0.0},
+        "hidden_size": 256,
+        "ff_size": 1024,
+        "dropout": 0.1,
+        "layer_norm": "pre",
+    }
+    return {
+        "name": "speed",
+        "joeynmt_version": "2.3.0",
+        "model_dir": str(directory / f"model-{number}"),
+        "use_cuda": False,
+        "fp16": False,
+        "random_seed": 42,
+        "data": {
+            "train": str(directory / "train"),
+            "dev": str(directory / "dev"),
+            "dataset_type": "plain",
+            "src": {"lang": "src", **side},
+            "trg": {"lang": "trg", **side},
+            "special_symbols": {
+                "unk_token": "<unk>",
+                "unk_id": 3,
+                "pad_token": "<pad>",
+                "pad_id": 0,
+                "bos_token": "<s>",
+                "bos_id": 1,
+                "eos_token": "</s>",
+                "eos_id": 2,
+            },
+        },
+        "testing": {"beam_size": 1, "batch_size": 64, "eval_metrics": []},
+        "training": {
+            "optimizer": "adam",
+            "learning_rate": 1e-4,
+            "normalization": "tokens",
+            "loss": "crossentropy",
+            "label_smoothing": 0.1,
+            "batch_size": 4096,
+            "batch_type": "token",
+            "updates": JOEY_UPDATES,
+            "epochs": 1,
+            "logging_freq": 10,
+            "validation_freq": 100_000,
+            "overwrite": True,
+            "shuffle": True,
+        },
+        "model": {
+            "initializer": "xavier_uniform",
+            "embed_initializer": "xavier_uniform",
+            "tied_embeddings": True,
+            "tied_softmax": True,
+            "encoder": layers,
+            "decoder": layers,
+        },
+    }
+
+
+if __name__ == "__main__":
+    app()

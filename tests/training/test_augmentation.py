@@ -1,0 +1,90 @@
+"""Pairs made of pairs: how many, of what, the same on both sides where they should be, and the same each time."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from tests.training.conftest import ignore_progress, tiny_values
+from training.augmentation import augmented
+from training.config import AugmentConfig, Config
+from training.corpus import prepare
+from training.tasks import Example
+
+PAIRS = [Example(f"Satz Nummer {number}.", f"Sentence number {number}.", "") for number in range(2000)]
+
+
+def made(settings: AugmentConfig, pairs: list[Example] = PAIRS) -> list[Example]:
+    """What was made, without what it was made of."""
+    known = set(pairs)
+    return [pair for pair in augmented(pairs, settings) if pair not in known]
+
+
+def test_without_a_share_nothing_is_made() -> None:
+    assert list(augmented(PAIRS, AugmentConfig())) == PAIRS
+
+
+@pytest.mark.parametrize("kind", ["upper_case", "unpunctuated", "joined", "copied"])
+def test_a_share_is_made_and_every_pair_stays_in_order(kind: str) -> None:
+    settings = AugmentConfig.model_validate({kind: 0.25})
+    found = list(augmented(PAIRS, settings))
+    assert [pair for pair in found if pair in set(PAIRS)] == PAIRS
+    assert 0.2 < (len(found) - len(PAIRS)) / len(PAIRS) < 0.3
+    assert found == list(augmented(PAIRS, settings))
+    assert found != list(augmented(PAIRS, settings.model_copy(update={"seed": 2})))
+
+
+def test_upper_case_is_of_both_sides() -> None:
+    assert made(AugmentConfig(upper_case=1.0), PAIRS[:1]) == [Example("SATZ NUMMER 0.", "SENTENCE NUMBER 0.", "")]
+
+
+def test_a_source_may_be_typed_carelessly_and_its_target_never() -> None:
+    assert made(AugmentConfig(unpunctuated=1.0), PAIRS[:1]) == [Example("satz nummer 0", "Sentence number 0.", "")]
+    assert made(AugmentConfig(unpunctuated=1.0), [Example("...", "...", "")]) == []
+
+
+def test_joined_pairs_are_of_earlier_ones_and_keep_their_places() -> None:
+    seen, lengths = 0, set()
+    for pair in augmented(PAIRS, AugmentConfig(joined=1.0)):
+        numbers = [part.removeprefix("Satz Nummer ") for part in pair.source.split(". ")]
+        assert pair.target == " ".join(f"Sentence number {number.rstrip('.')}." for number in numbers)
+        assert max(int(number.rstrip(".")) for number in numbers) <= seen
+        seen += len(numbers) == 1
+        lengths.add(len(numbers))
+    assert lengths == {1, 2, 3, 4}
+
+
+def test_what_is_copied_stands_at_the_same_end_of_both_sides() -> None:
+    found = made(AugmentConfig(copied=1.0))
+    before = 0
+    for pair, plain in zip(found, PAIRS, strict=True):
+        at_start = pair.source.endswith(plain.source)
+        before += at_start
+        if at_start:
+            text = pair.source.removesuffix(f" {plain.source}")
+            assert pair.target == f"{text} {plain.target}"
+        else:
+            text = pair.source.removeprefix(f"{plain.source} ")
+            assert pair.target == f"{plain.target} {text}"
+        assert text.strip()
+    assert 0.2 < before / len(found) < 0.4
+    letters = "".join(pair.source for pair in found)
+    assert all(any(first <= letter <= last for letter in letters) for first, last in ("09", "αω", "ая", "一龥", "😀🙏"))
+
+
+def test_only_training_is_augmented(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.tsv"
+    path.write_text("".join(f"{pair.source}\t{pair.target}\n" for pair in PAIRS[:300]), encoding="utf-8")
+    held_out = {"validation": 10, "test": 10}
+    sizes = {}
+    for share in (0.0, 1.0):
+        values = tiny_values(tmp_path / str(share))
+        values["corpus"] = {"kind": "files", "training": [{"tsv": path}], "held_out": held_out}
+        values["corpus"]["augment"] = {"upper_case": share}
+        corpus = prepare(Config.model_validate(values), ignore_progress)
+        sizes[share] = [len(list(corpus.examples(part))) for part in ("training", "validation", "test")]
+        held = itertools.chain(corpus.examples("validation"), corpus.examples("test"))
+        assert not any(example.source.isupper() for example in held)
+    assert sizes == {0.0: [280, 10, 10], 1.0: [560, 10, 10]}

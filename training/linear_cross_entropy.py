@@ -1,0 +1,83 @@
+"""Cross-entropy of a linear layer's logits, a block of positions at a time, with its gradient.
+
+A batch's logits are the largest tensor of a translation model's training: 4,000 positions of 8,000 words are 128 MB,
+and their gradient as much again. Here a block of them is made, judged and turned into gradients while it is in the
+cache; what is kept are the gradients of the layer's input and weights. The formula is that of
+``torch.nn.functional.cross_entropy``; the idea is that of Hsu et al. 2024, "Liger Kernel",
+https://arxiv.org/abs/2410.10989, section 3.2.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.models.dropout import computing_dtype
+
+_BLOCK = {"cpu": 2**21, "cuda": 2**27}  # logits at a time: what a cache holds; what keeps a GPU busy
+
+
+def linear_cross_entropy(features: Tensor, layer: nn.Linear, targets: Tensor, smoothing: float) -> Tensor:
+    """Summed over positions, in float32: features (positions, size), targets (positions,) of the layer's outputs.
+
+    Matrix products are in autocast's dtype where it is on. It can be differentiated once.
+    """
+    loss: Tensor = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        features, layer.weight, layer.bias, targets, smoothing, computing_dtype(features)
+    )
+    return loss
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        features: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        smoothing: float,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        vocabulary = len(weight)
+        rows = max(1, _BLOCK[features.device.type] // vocabulary)
+        matrix, offset = weight.to(dtype), None if bias is None else bias.to(dtype)
+        of_features = torch.empty_like(features)
+        of_weight = torch.zeros_like(weight, dtype=torch.float32)
+        of_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
+        with torch.autocast(features.device.type, enabled=False):
+            # Smoothing asks for the sum of all logits, and takes an equal share from each of their gradients: both
+            # are sums of the layer's, and need no pass over the logits.
+            share, of_all, seen = smoothing / vocabulary, weight.float().sum(0), features.float().sum(0)
+            loss = -share * (seen @ of_all)
+            if bias is not None:
+                loss -= share * len(features) * bias.float().sum()
+            for begin in range(0, len(features), rows):
+                block, wanted = features[begin : begin + rows].to(dtype), targets[begin : begin + rows, None]
+                logits = nn.functional.linear(
+                    block, matrix, offset
+                ).float()  # softmax's own cast takes six times as long
+                slope = torch.softmax(logits, dim=-1)
+                # log sum exp = the greatest logit - the logarithm of its probability, which is never small
+                total = logits.amax(-1) - slope.amax(-1).log()
+                loss += total.sum() - (1.0 - smoothing) * logits.gather(1, wanted).sum()
+                slope.scatter_add_(1, wanted, torch.full_like(wanted, smoothing - 1.0, dtype=torch.float32))
+                if of_bias is not None:
+                    of_bias += slope.sum(0)
+                slope = slope.to(dtype)
+                of_features[begin : begin + rows] = slope @ matrix
+                of_weight += slope.t() @ block
+            if smoothing:
+                of_features -= share * of_all
+                of_weight -= share * seen
+                if of_bias is not None:
+                    of_bias -= share * len(features)
+        ctx.save_for_backward(of_features, of_weight, of_bias)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        scaled = (None if part is None else part * gradient.to(part.dtype) for part in ctx.saved_tensors)
+        return (*scaled, None, None, None)

@@ -1,0 +1,211 @@
+"""Parallel text from files: read in a stream, normalised, filtered, split so that nothing leaks.
+
+A file is a TSV of two or more columns, or two files with as many lines; plain or gzip. A malformed line is reported by
+its number and passed over; so is a pair that a filter refuses, each counted by its reason. Held-out pairs are chosen by
+groups: all pairs of one source (or target) sentence go together, and no training pair has a source or a target that the
+held-out parts have. Called by ``training.corpus``.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import itertools
+import re
+import unicodedata
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from training.config import FileCorpus, FilterConfig, PairFiles, TsvFile
+from training.errors import CorpusError
+from training.tasks import Example
+
+_SHOWN_LINES = 20
+_PARTS = ("validation", "test")
+
+
+@dataclass
+class Report:
+    """What became of every line that was read. ``refused`` by reason; ``malformed`` names the first of them."""
+
+    lines: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    malformed: list[str] = field(default_factory=list)
+    kept: dict[str, int] = field(default_factory=dict)
+
+    def malform(self, path: Path, line: int, what: str) -> None:
+        self.refused["malformed"] += 1
+        if len(self.malformed) < _SHOWN_LINES:
+            self.malformed.append(f"{path.name}:{line}: {what}")
+
+    def summary(self) -> list[str]:
+        """Lines for a person."""
+        refused = ", ".join(f"{count} {reason}" for reason, count in sorted(self.refused.items())) or "none"
+        kept = ", ".join(f"{count} {part}" for part, count in self.kept.items())
+        return [f"{self.lines} lines read; kept: {kept}; refused: {refused}", *self.malformed]
+
+
+def normalize(text: str) -> str:
+    """Unicode NFC; every run of white space, no-break and thin spaces too, one space; no control characters."""
+    text = "".join(character for character in text if unicodedata.category(character) != "Cc" or character.isspace())
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def split_files(corpus: FileCorpus, report: Report) -> dict[str, Iterator[Example]]:
+    """The pairs of "training", "validation" and "test", clean; the parts are read one after the other.
+
+    Raises CorpusError for a file that cannot be read, pair files of unequal length, or a part without any pair.
+    """
+    if corpus.held_out is None:
+        parts = {"validation": corpus.validation, "test": corpus.test}
+        of_held = Report()  # whose lines are not the training's; what is wrong with them is told all the same
+        held = {
+            name: list(_clean(_read(files or [], of_held), corpus.filters, of_held)) for name, files in parts.items()
+        }
+        report.malformed += of_held.malformed
+    else:
+        held = _hold_out(corpus)
+    seen = tuple({group_key(getattr(pair, side)) for pairs in held.values() for pair in pairs} for side in _SIDES)
+    training = _without(_clean(_read(corpus.training, report), corpus.filters, report), seen, report)
+    return {"training": training, **{name: iter(pairs) for name, pairs in held.items()}}
+
+
+_SIDES = ("source", "target")
+
+
+def _hold_out(corpus: FileCorpus) -> dict[str, list[Example]]:
+    """The groups whose keys have the least hashes, in the order of those hashes: as good as random, and repeatable."""
+    settings = corpus.held_out
+    if settings is None:
+        raise ValueError("the corpus holds nothing out")
+    counts = (settings.validation, settings.test)
+    pairs = list(_held_pairs(corpus, sum(counts), settings.by))
+    order = sorted({_hash(group_key(getattr(pair, settings.by))) for pair in pairs})
+    places = {key: place for place, key in enumerate(order)}
+    held: dict[str, list[Example]] = {name: [] for name in _PARTS}
+    for pair in sorted(pairs, key=lambda pair: places[_hash(group_key(getattr(pair, settings.by)))]):
+        place = places[_hash(group_key(getattr(pair, settings.by)))]
+        held[_PARTS[0] if place < counts[0] else _PARTS[1]].append(pair)
+    return held
+
+
+def _held_pairs(corpus: FileCorpus, groups: int, by: str) -> Iterator[Example]:
+    def stream() -> Iterator[Example]:
+        return _clean(_read(corpus.training, Report()), corpus.filters, Report())
+
+    least = sorted({_hash(group_key(getattr(pair, by))) for pair in stream()})[:groups]
+    if len(least) < groups:
+        raise CorpusError(f"corpus.held_out wants {groups} groups, and there are {len(least)} {by} sentences in all")
+    wanted = set(least)
+    return (pair for pair in stream() if _hash(group_key(getattr(pair, by))) in wanted)
+
+
+def group_key(text: str) -> str:
+    """What makes two sentences one for a split: their letters and digits, without case."""
+    return re.sub(r"[\W_]+", " ", text.casefold()).strip()
+
+
+def _hash(key: str) -> int:
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8])
+
+
+def _without(pairs: Iterable[Example], seen: tuple[set[str], ...], report: Report) -> Iterator[Example]:
+    for pair in pairs:
+        if any(group_key(getattr(pair, side)) in keys for side, keys in zip(_SIDES, seen, strict=True)):
+            report.refused["held out, or like one that is"] += 1
+        else:
+            yield pair
+
+
+# --- filters ---------------------------------------------------------------------------------------------------------
+
+
+def _clean(pairs: Iterable[Example], filters: FilterConfig, report: Report) -> Iterator[Example]:
+    duplicates: set[int] = set()
+    for pair in pairs:
+        clean = Example(normalize(pair.source), normalize(pair.target), "")
+        reason = _refusal(clean, filters)
+        if reason is None and filters.duplicates:
+            key = _hash(f"{clean.source}\t{clean.target}")
+            reason = "duplicate" if key in duplicates else None
+            duplicates.add(key)
+        if reason is None:
+            yield clean
+        else:
+            report.refused[reason] += 1
+
+
+def _refusal(pair: Example, filters: FilterConfig) -> str | None:
+    """Why a pair is not wanted; None for one that is."""
+    words = [len(text.split()) for text in (pair.source, pair.target)]
+    if not all(words):
+        return "empty"
+    if max(words) > filters.max_words or max(len(pair.source), len(pair.target)) > filters.max_characters:
+        return "too long"
+    # Short sentences differ by a word or two without being wrong.
+    if max(words) > filters.max_ratio * min(words) and max(words) - min(words) > filters.free_words:
+        return "ratio of lengths"
+    for text, script in ((pair.source, filters.source_script), (pair.target, filters.target_script)):
+        if script is not None and not _is_of_script(text, script):
+            return "script"
+    return None
+
+
+def _is_of_script(text: str, script: str) -> bool:
+    """Are half of its letters of a script, by the first word of their Unicode names? A text without letters is."""
+    letters = [character for character in text if character.isalpha()]
+    return 2 * sum(unicodedata.name(letter, "").startswith(script) for letter in letters) >= len(letters)
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def _read(files: Iterable[TsvFile | PairFiles], report: Report) -> Iterator[Example]:
+    for entry in files:
+        yield from _read_tsv(entry, report) if isinstance(entry, TsvFile) else _read_pair(entry, report)
+
+
+def _read_tsv(entry: TsvFile, report: Report) -> Iterator[Example]:
+    needed = max(entry.source_column, entry.target_column)
+    for number, text in _lines(entry.tsv, report):
+        if text is None:
+            continue
+        columns = text.split("\t")
+        if len(columns) < needed:
+            report.malform(entry.tsv, number, f"{len(columns)} columns, {needed} needed")
+        else:
+            yield Example(columns[entry.source_column - 1], columns[entry.target_column - 1], "")
+
+
+def _read_pair(entry: PairFiles, report: Report) -> Iterator[Example]:
+    sides = [_lines(path, report) for path in (entry.source, entry.target)]
+    for one, other in itertools.zip_longest(*sides):
+        if one is None or other is None:
+            longer, shorter = (entry.source, entry.target) if other is None else (entry.target, entry.source)
+            raise CorpusError(f"{longer} has more lines than {shorter}: they are not of one corpus")
+        if one[1] is not None and other[1] is not None:
+            yield Example(one[1], other[1], "")
+
+
+def _lines(path: Path, report: Report) -> Iterator[tuple[int, str | None]]:
+    """Lines with their numbers from 1; one that is not UTF-8 is reported, and None."""
+    try:
+        with _open(path) as file:
+            for number, line in enumerate(file, start=1):
+                report.lines += 1
+                try:
+                    text = line.decode("utf-8").rstrip("\r\n")
+                except UnicodeDecodeError:
+                    report.malform(path, number, "not valid UTF-8")
+                    text = None
+                yield number, text
+    except (OSError, EOFError, zlib.error) as error:
+        raise CorpusError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _open(path: Path) -> IO[bytes]:
+    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
