@@ -39,6 +39,8 @@ def choose_alignment(config: Config, corpus: Corpus, text: Path, gold: Path, con
     """
     model, updates = _load(config, corpus)
     offered = list(candidates(model)) or [entry for entry in [model.alignment] if entry is not None]
+    if not offered:
+        raise ConfigError("the model attends to nothing: there is no map to choose")
     people, pairs = read_gold(gold), _read_pairs(text)
     if len(people) != len(pairs):
         raise CorpusError(f"{text} has {len(pairs)} lines and {gold} {len(people)}: they are not of one corpus")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from service.bundle.tokenizer import BOS_ID, PAD_ID
 from training.corpus import ContextArrays, ParallelArrays
-from training.models.interface import Context
+from training.models.interface import Context, Inputs
 
 Rows = Sequence[npt.NDArray[np.int32] | list[int]]
 _POOL = 20_000  # sentences sorted by length together: enough for even batches, few enough to stay random
@@ -46,9 +46,9 @@ class Batch:
         return torch.cat([start, self.target_ids[:, :-1]], dim=1)
 
     @property
-    def inputs(self) -> tuple[Tensor, Tensor, Tensor, Context | None]:
+    def inputs(self) -> Inputs:
         """What a model's ``forward`` takes."""
-        return self.source_ids, self.source_lengths, self.target_inputs, self.context
+        return Inputs(self.source_ids, self.source_lengths, self.target_inputs, self.context)
 
     @property
     def target_tokens(self) -> int:

@@ -56,9 +56,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 loss -= share * len(features) * bias.float().sum()
             for begin in range(0, len(features), rows):
                 block, wanted = features[begin : begin + rows].to(dtype), targets[begin : begin + rows, None]
-                logits = nn.functional.linear(
-                    block, matrix, offset
-                ).float()  # softmax's own cast takes six times as long
+                # Cast here: softmax's own cast from bfloat16 takes six times as long.
+                logits = nn.functional.linear(block, matrix, offset).float()
                 slope = torch.softmax(logits, dim=-1)
                 # log sum exp = the greatest logit - the logarithm of its probability, which is never small
                 total = logits.amax(-1) - slope.amax(-1).log()

@@ -41,7 +41,7 @@ class Objective(nn.Module):
         batch = batch.twice()
         wanted = self.model.judged_targets(batch.target_ids)
         judged = wanted != NOT_JUDGED
-        logits, targets = self.model.judged_logits(*batch.inputs, judged), wanted[judged]
+        logits, targets = self.model.judged_logits(batch.inputs, judged), wanted[judged]
         # Judged positions come sentence by sentence: the first half is of the first pass.
         loss = cross_entropy(logits, targets, self.smoothing) / 2
         passes = functional.log_softmax(logits.float(), dim=-1)
@@ -53,7 +53,7 @@ class Objective(nn.Module):
         """Without ever holding all logits, where the model's last layer is linear."""
         wanted = self.model.judged_targets(batch.target_ids)
         judged = wanted != NOT_JUDGED
-        features, projection = self.model.judged_features(*batch.inputs, judged), self.model.projection
+        features, projection = self.model.judged_features(batch.inputs, judged), self.model.projection
         if projection is None:
             return cross_entropy(features, wanted[judged], self.smoothing)
         return linear_cross_entropy(features, projection, wanted[judged], self.smoothing)

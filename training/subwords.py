@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import random
 from bisect import bisect
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
@@ -38,17 +38,11 @@ class SubwordSampler:
     def encode(self, texts: Iterable[str], seed: int) -> list[list[int]]:
         """Token ids, `</s>` last."""
         generator = random.Random(seed)
-        return [
-            [
-                *(
-                    token
-                    for word in _words(self._processor.normalize(text))
-                    for token in self._cutter.cut(word, generator)
-                ),
-                EOS_ID,
-            ]
-            for text in texts
-        ]
+        return [[*self._cut(text, generator), EOS_ID] for text in texts]
+
+    def _cut(self, text: str, generator: random.Random) -> Iterator[int]:
+        for word in _words(self._processor.normalize(text)):
+            yield from self._cutter.cut(word, generator)
 
 
 def _words(text: str) -> list[str]:

@@ -38,7 +38,7 @@ def validate(model: TranslationModel, arrays: ParallelArrays, batch_tokens: int)
             batch = make_batch(arrays, sentences).to(device)
             wanted = model.judged_targets(batch.target_ids)
             judged = wanted != NOT_JUDGED
-            logits = model.judged_logits(*batch.inputs, judged)
+            logits = model.judged_logits(batch.inputs, judged)
             loss += cross_entropy(logits, wanted[judged], smoothing=0.0).item()
             tokens += int(judged.sum())
             right = torch.ones_like(judged)

@@ -141,3 +141,12 @@ def test_a_model_that_cannot_be_told_a_target_is_refused(
     monkeypatch.setattr(Transformer, "capabilities", none.model_copy(update={"scoring": False}))
     with pytest.raises(ConfigError, match="cannot be told a target to align"):
         write_links(trained, reverse_corpus, tmp_path / "links", ignore_progress)
+
+
+def test_a_model_that_attends_to_nothing_has_no_map_to_choose(
+    monkeypatch: pytest.MonkeyPatch, reverse_corpus: Corpus, trained: Config, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("training.align.candidates", lambda model: iter(()))
+    monkeypatch.setattr(Transformer, "alignment", None)
+    with pytest.raises(ConfigError, match="attends to nothing: there is no map to choose"):
+        choose_alignment(trained, reverse_corpus, *people(tmp_path), QUIET)

@@ -258,9 +258,8 @@ def test_two_passes_differ_by_their_dropout(name: str, monkeypatch: pytest.Monke
 
 
 def logits_in_both_ways(model: TranslationModel, batch: Batch, judged: Tensor) -> tuple[Tensor, Tensor]:
-    inputs = (batch.source_ids, batch.source_lengths, batch.target_inputs, batch.context)
     found = []
-    for read in (lambda: model(*inputs).logits[judged], lambda: model.judged_logits(*inputs, judged)):
+    for read in (lambda: model(*batch.inputs).logits[judged], lambda: model.judged_logits(batch.inputs, judged)):
         torch.manual_seed(8)
         with torch.no_grad():
             found.append(read())

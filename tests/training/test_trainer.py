@@ -38,6 +38,7 @@ from training.corpus import SIDES, Corpus, prepare
 from training.distributed import Processes, joined
 from training.errors import CheckpointError, ConfigError, CorpusError, TrainingError
 from training.journal import read_log
+from training.models.interface import Inputs
 from training.schedules import learning_rate
 from training.selection import Selection, Validation
 from training.trainer import Trainer, build_model, choose_device, load_weights
@@ -269,10 +270,10 @@ def test_a_batch_may_be_so_many_sentences_of_any_length(
     read: list[torch.Tensor] = []
     judged_features = trainer.model.judged_features
 
-    def listen(source_ids: torch.Tensor, *others: Any) -> torch.Tensor:
+    def listen(inputs: Inputs, judged: torch.Tensor) -> torch.Tensor:
         if trainer.model.training:
-            read.append(source_ids)
-        return judged_features(source_ids, *others)
+            read.append(inputs.source_ids)
+        return judged_features(inputs, judged)
 
     monkeypatch.setattr(trainer.model, "judged_features", listen)
     assert trainer.train()
@@ -1097,11 +1098,11 @@ def test_text_that_is_cut_anew_is_cut_alike_after_a_stop(tmp_path: Path, monkeyp
     judged_features, read = trainer.model.judged_features, list[list[str]]()
     cut: list[list[list[int]]] = []
 
-    def listen(source_ids: torch.Tensor, *others: Any) -> torch.Tensor:
+    def listen(inputs: Inputs, judged: torch.Tensor) -> torch.Tensor:
         if trainer.model.training:
-            cut.append(source_ids.tolist())
-            read.append([corpus.tokenizer("source").decode(ids).text for ids in source_ids.tolist()])
-        return judged_features(source_ids, *others)
+            cut.append(inputs.source_ids.tolist())
+            read.append([corpus.tokenizer("source").decode(ids).text for ids in inputs.source_ids.tolist()])
+        return judged_features(inputs, judged)
 
     monkeypatch.setattr(trainer.model, "judged_features", listen)
     assert trainer.train()

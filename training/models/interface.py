@@ -41,6 +41,15 @@ class Context(NamedTuple):
         return cls(ids, torch.tensor([[len(row) for row in rows]], dtype=torch.int32))
 
 
+class Inputs(NamedTuple):
+    """What ``TranslationModel.forward`` takes, in its order."""
+
+    source_ids: Tensor
+    source_lengths: Tensor
+    target_inputs: Tensor
+    context: Context | None
+
+
 class Encoded(NamedTuple):
     """A sentence's memory and the decoder's first state, one row a sentence.
 
@@ -111,31 +120,17 @@ class TranslationModel(nn.Module, ABC):
         """What makes logits of ``judged_features``; None where those are the logits."""
         return None
 
-    def judged_features(
-        self,
-        source_ids: Tensor,
-        source_lengths: Tensor,
-        target_inputs: Tensor,
-        context: Context | None,
-        judged: Tensor,
-    ) -> Tensor:
+    def judged_features(self, inputs: Inputs, judged: Tensor) -> Tensor:
         """What ``forward``'s logits are made of, where ``judged`` (batch, positions): (judged positions, features).
 
         Without the maps, which training does not look at, and without the logits, which are much of its work.
         """
-        decoded: Decoded = self(source_ids, source_lengths, target_inputs, context)
+        decoded: Decoded = self(*inputs)
         return decoded.logits[judged]
 
-    def judged_logits(
-        self,
-        source_ids: Tensor,
-        source_lengths: Tensor,
-        target_inputs: Tensor,
-        context: Context | None,
-        judged: Tensor,
-    ) -> Tensor:
+    def judged_logits(self, inputs: Inputs, judged: Tensor) -> Tensor:
         """``forward``'s logits where ``judged``: (judged positions, vocabulary)."""
-        features = self.judged_features(source_ids, source_lengths, target_inputs, context, judged)
+        features = self.judged_features(inputs, judged)
         logits: Tensor = features if self.projection is None else self.projection(features)
         return logits
 

@@ -56,7 +56,7 @@ from training.models.cells import AdditiveCell, Cell, GRUCell, LSTMCell
 from training.models.dropout import Dropout
 from training.models.encoders import RecurrentLayer, last_states
 from training.models.hierarchical import HierarchicalAttention
-from training.models.interface import AutoregressiveModel, Context, Decoded, Encoded, Step, Tensors, cross_map
+from training.models.interface import AutoregressiveModel, Context, Decoded, Encoded, Inputs, Step, Tensors, cross_map
 
 _FED = "fed"
 _CARRIED = "attention_"  # before the names of what the attention carries
@@ -208,15 +208,8 @@ class RecurrentModel(AutoregressiveModel):
     def projection(self) -> nn.Linear:
         return self.output
 
-    def judged_features(
-        self,
-        source_ids: Tensor,
-        source_lengths: Tensor,
-        target_inputs: Tensor,
-        context: Context | None,
-        judged: Tensor,
-    ) -> Tensor:
-        hidden, _ = self._decode(source_ids, source_lengths, target_inputs, context)
+    def judged_features(self, inputs: Inputs, judged: Tensor) -> Tensor:
+        hidden, _ = self._decode(*inputs)
         return hidden[judged]
 
     def _decode(

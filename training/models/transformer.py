@@ -24,7 +24,7 @@ from training.config import TransformerConfig
 from training.errors import ConfigError
 from training.models.attention import length_mask, masked_softmax
 from training.models.dropout import Dropout, computing_dtype
-from training.models.interface import AutoregressiveModel, Context, Decoded, Encoded, Step, Tensors
+from training.models.interface import AutoregressiveModel, Context, Decoded, Encoded, Inputs, Step, Tensors
 
 
 class Transformer(AutoregressiveModel):
@@ -148,17 +148,9 @@ class Transformer(AutoregressiveModel):
     def projection(self) -> nn.Linear:
         return self.output
 
-    def judged_features(
-        self,
-        source_ids: Tensor,
-        source_lengths: Tensor,
-        target_inputs: Tensor,
-        context: Context | None,
-        judged: Tensor,
-    ) -> Tensor:
+    def judged_features(self, inputs: Inputs, judged: Tensor) -> Tensor:
         """Without the maps: PyTorch's fused attention, to rounding the same."""
-        del context
-        hidden, _ = self._decode(source_ids, source_lengths, target_inputs, weighed=False)
+        hidden, _ = self._decode(inputs.source_ids, inputs.source_lengths, inputs.target_inputs, weighed=False)
         return hidden[judged]
 
     def _read(self, source_ids: Tensor, source_lengths: Tensor, weighed: bool) -> tuple[Tensor, Tensors]:
