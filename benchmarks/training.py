@@ -31,6 +31,7 @@ from service.bundle.tokenizer import PAD_ID
 from training.batches import Batch, make_batch, plan_epoch
 from training.config import Config, load_config
 from training.corpus import Corpus, prepare
+from training.memory import keep_freed_memory
 from training.models import build
 from training.models.transformer import sinusoids
 from training.objective import Objective
@@ -98,6 +99,7 @@ def prepare_corpus(
 @app.command()
 def ours(rounds: int = ROUNDS, updates: int = UPDATES) -> None:
     """Our objective against the plain loop, and in bf16 against fp32."""
+    keep_freed_memory()
     config, corpus = load_config(CONFIG), Corpus(load_config(CONFIG).run_directory / "data")
     vocabulary = corpus.tokenizer("source").vocabulary_size
     arrays = corpus.arrays("training")
@@ -144,6 +146,7 @@ def _trained(model: nn.Module, autocast: torch.dtype | None = None) -> Callable[
 @app.command()
 def joeynmt(python: Annotated[Path, typer.Argument(help="Of an environment with joeynmt.")], rounds: int = 3) -> None:
     """JoeyNMT's own trainer on the same text and sizes, and ours beside it in each round."""
+    keep_freed_memory()
     config, corpus = load_config(CONFIG), Corpus(load_config(CONFIG).run_directory / "data")
     directory = config.run_directory / "joeynmt"
     directory.mkdir(parents=True, exist_ok=True)

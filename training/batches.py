@@ -3,6 +3,10 @@
 Sentences of like length share a batch of at most ``batch_tokens`` padded tokens, so little padding is computed; or a
 batch is ``batch_sentences`` of any length. The order is a pure function of (seed, epoch), so a run continues exactly
 where it stopped.
+
+Batches of many sentences come in few shapes: sixteen sentences more or less, lengths that are even. oneDNN, which
+multiplies matrices of bfloat16 on a CPU, makes a program for every shape that it has not seen, at 3 to 9 ms each: a
+third of an update. An epoch's batches had 190 numbers of rows and now have 53, for 2 % more padding.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from training.corpus import ContextArrays, ParallelArrays
 from training.models.interface import Context, Inputs
 
 Rows = Sequence[npt.NDArray[np.int32] | list[int]]
+_MANY, _SENTENCES = 32, 16  # from how many sentences on shapes are few, and of how many sentences each is a multiple
 _POOL = 20_000  # sentences sorted by length together: enough for even batches, few enough to stay random
 
 
@@ -105,16 +110,26 @@ def _cut(
     target_lengths: npt.NDArray[np.int64],
     batch_tokens: int,
 ) -> list[npt.NDArray[np.int64]]:
-    batches, begin, longest_source, longest_target = [], 0, 0, 0
+    batches: list[npt.NDArray[np.int64]] = []
+    begin, longest = 0, (0, 0)
     for i, sentence in enumerate(pool):
-        longest_source = max(longest_source, int(source_lengths[sentence]))
-        longest_target = max(longest_target, int(target_lengths[sentence]))
-        if (i + 1 - begin) * (longest_source + longest_target) > batch_tokens and i > begin:
-            batches.append(pool[begin:i])
-            begin = i
-            longest_source, longest_target = int(source_lengths[sentence]), int(target_lengths[sentence])
+        longest = (max(longest[0], int(source_lengths[sentence])), max(longest[1], int(target_lengths[sentence])))
+        while i > begin and _padded_tokens(longest, i + 1 - begin) > batch_tokens:
+            many = i - begin >= _MANY
+            end = begin + (i - begin) // _SENTENCES * _SENTENCES if many else i
+            batches.append(pool[begin:end])
+            begin, rest = end, pool[end : i + 1]
+            longest = (int(source_lengths[rest].max()), int(target_lengths[rest].max()))
     batches.append(pool[begin:])
     return batches
+
+
+def _padded_tokens(longest: tuple[int, int], sentences: int) -> int:
+    return sentences * sum(_padded(length, even=sentences >= _MANY) for length in longest)
+
+
+def _padded(longest: int, even: bool) -> int:
+    return longest + longest % 2 if even else longest
 
 
 def make_batch(
@@ -124,8 +139,8 @@ def make_batch(
     sides = {"source": corpus.source, "target": corpus.target}
     rows: dict[str, Rows] = {name: [side[int(i)] for i in sentences] for name, side in sides.items()}
     rows |= resampled or {}
-    source_ids, source_lengths = _pad_rows(rows["source"])
-    target_ids, target_lengths = _pad_rows(rows["target"])
+    source_ids, source_lengths = _pad_rows(rows["source"], even=len(sentences) >= _MANY)
+    target_ids, target_lengths = _pad_rows(rows["target"], even=len(sentences) >= _MANY)
     context = None if corpus.context is None else _pad_context(corpus.context, sentences)
     return Batch(source_ids, source_lengths, target_ids, target_lengths, context)
 
@@ -138,9 +153,9 @@ def _pad_context(context: ContextArrays, sentences: npt.NDArray[np.int64]) -> Co
     return Context(ids.reshape(*shape, -1), lengths.reshape(shape))
 
 
-def _pad_rows(rows: Rows) -> tuple[Tensor, Tensor]:
+def _pad_rows(rows: Rows, even: bool = False) -> tuple[Tensor, Tensor]:
     lengths = np.array([len(row) for row in rows], dtype=np.int32)
-    padded = np.full((len(rows), max(1, int(lengths.max()))), PAD_ID, dtype=np.int64)
+    padded = np.full((len(rows), _padded(max(1, int(lengths.max())), even)), PAD_ID, dtype=np.int64)
     for padded_row, row in zip(padded, rows, strict=True):
         padded_row[: len(row)] = row
     return torch.from_numpy(padded), torch.from_numpy(lengths)

@@ -40,8 +40,10 @@ def train(config: ConfigPath) -> None:
     settings = load_config(config)
     from training.corpus import Corpus
     from training.distributed import joined
+    from training.memory import keep_freed_memory
     from training.trainer import Trainer, choose_device
 
+    keep_freed_memory()
     with joined(choose_device(settings)) as processes:
         finished = Trainer(settings, Corpus(settings.run_directory / "data"), _console, processes).train()
     if not finished:

@@ -41,8 +41,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         smoothing: float,
         dtype: torch.dtype,
     ) -> Tensor:
-        vocabulary = len(weight)
-        rows = max(1, _BLOCK[features.device.type] // vocabulary)
+        vocabulary, count = len(weight), len(features)
+        rows = max(1, min(count, _BLOCK[features.device.type] // vocabulary))
         matrix, offset = weight.to(dtype), None if bias is None else bias.to(dtype)
         of_features = torch.empty_like(features)
         of_weight = torch.zeros_like(weight, dtype=torch.float32)
@@ -53,26 +53,39 @@ class _LinearCrossEntropy(torch.autograd.Function):
             share, of_all, seen = smoothing / vocabulary, weight.float().sum(0), features.float().sum(0)
             loss = -share * (seen @ of_all)
             if bias is not None:
-                loss -= share * len(features) * bias.float().sum()
-            for begin in range(0, len(features), rows):
-                block, wanted = features[begin : begin + rows].to(dtype), targets[begin : begin + rows, None]
-                # Cast here: softmax's own cast from bfloat16 takes six times as long.
-                logits = nn.functional.linear(block, matrix, offset).float()
-                slope = torch.softmax(logits, dim=-1)
+                loss -= share * count * bias.float().sum()
+            # Every block has as many rows, zeros in the last, and the same memory: the product of another shape, and
+            # pages that nobody has written to, cost as much as what they are for (see training/batches.py).
+            inputs = nn.functional.pad(features.to(dtype), (0, 0, 0, -count % rows))
+            product = torch.empty(rows, vocabulary, dtype=dtype, device=features.device)
+            logits = product if dtype == torch.float32 else torch.empty_like(product, dtype=torch.float32)
+            of_block, wide = torch.empty_like(matrix), torch.empty_like(of_weight)
+            for begin in range(0, count, rows):
+                block, wanted = inputs[begin : begin + rows], targets[begin : begin + rows, None]
+                real = len(wanted)
+                torch.mm(block, matrix.t(), out=product)
+                if offset is not None:
+                    product += offset
+                if logits is not product:  # softmax's own cast from bfloat16 takes six times as long
+                    logits.copy_(product)
+                greatest, of_wanted = logits[:real].amax(-1), logits[:real].gather(1, wanted).sum()
+                slope = torch.softmax(logits, dim=-1, out=logits)
                 # log sum exp = the greatest logit - the logarithm of its probability, which is never small
-                total = logits.amax(-1) - slope.amax(-1).log()
-                loss += total.sum() - (1.0 - smoothing) * logits.gather(1, wanted).sum()
-                slope.scatter_add_(1, wanted, torch.full_like(wanted, smoothing - 1.0, dtype=torch.float32))
+                loss += (greatest - slope[:real].amax(-1).log()).sum() - (1.0 - smoothing) * of_wanted
+                slope[:real].scatter_add_(1, wanted, torch.full_like(wanted, smoothing - 1.0, dtype=torch.float32))
+                slope[real:] = 0.0
                 if of_bias is not None:
                     of_bias += slope.sum(0)
-                slope = slope.to(dtype)
-                of_features[begin : begin + rows] = slope @ matrix
-                of_weight += slope.t() @ block
+                if slope is not product:
+                    product.copy_(slope)
+                of_features[begin : begin + rows] = (product @ matrix)[:real]
+                torch.mm(product.t(), block, out=of_block)
+                of_weight += of_block if dtype == torch.float32 else wide.copy_(of_block)
             if smoothing:
                 of_features -= share * of_all
                 of_weight -= share * seen
                 if of_bias is not None:
-                    of_bias -= share * len(features)
+                    of_bias -= share * count
         ctx.save_for_backward(of_features, of_weight, of_bias)
         return loss
 

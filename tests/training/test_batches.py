@@ -56,7 +56,8 @@ def test_every_sentence_is_in_one_batch_and_no_batch_is_too_large(
         plan = as_lists(plan_epoch(corpus, batch_tokens, seed, epoch))
     assert sorted(sentence for batch in plan for sentence in batch) == list(range(len(lengths)))
     for batch in plan:
-        padded = len(batch) * (max(lengths[i][0] for i in batch) + max(lengths[i][1] for i in batch))
+        longest = [max(lengths[i][side] for i in batch) for side in (0, 1)]
+        padded = len(batch) * sum(length + length % 2 if len(batch) >= 32 else length for length in longest)
         assert batch
         assert padded <= batch_tokens or len(batch) == 1
 
@@ -98,6 +99,24 @@ def test_batches_are_filled() -> None:
 def test_a_long_target_makes_its_own_batch_small_and_no_other() -> None:
     plan = plan_epoch(parallel([(1, 30)] + [(5, 5)] * 97), batch_tokens=80, seed=1, epoch=0)
     assert sorted(len(batch) for batch in plan) == [2] + [8] * 12
+
+
+def test_batches_of_many_sentences_come_in_few_shapes() -> None:
+    """oneDNN makes a program for every number of rows: where many, lengths are even, sentences a multiple of 16."""
+    generator = np.random.default_rng(2)
+    corpus = parallel([(int(length), int(length) + int(more)) for length, more in generator.integers(1, 26, (4000, 2))])
+    plan = plan_epoch(corpus, 2000, seed=1, epoch=0)
+    made = [make_batch(corpus, sentences) for sentences in plan]
+    many = [batch for batch in made if len(batch.source_ids) >= 32]
+    assert len(many) > 50
+    for batch in many:
+        assert batch.source_ids.shape[1] % 2 == batch.target_ids.shape[1] % 2 == 0
+    assert sum(len(batch.source_ids) % 16 > 0 for batch in many) <= 1, "but for the last of the pool"
+    assert any(len(batch.source_ids) < 32 and batch.source_ids.shape[1] % 2 for batch in made)
+    assert any(len(batch.source_ids) < 32 and len(batch.source_ids) % 16 for batch in made)
+    for batch in many:
+        sentences, padded = len(batch.source_ids), batch.source_ids.shape[1] + batch.target_ids.shape[1]
+        assert sentences * padded <= 2000
 
 
 def test_a_sentence_longer_than_a_batch_is_a_batch_of_its_own() -> None:

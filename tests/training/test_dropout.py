@@ -23,7 +23,8 @@ def test_so_many_are_dropped_and_the_mean_stays(p: float) -> None:
 
 @settings(deadline=None)
 @given(
-    shape=st.lists(st.integers(0, 7), min_size=0, max_size=4), dtype=st.sampled_from([torch.float32, torch.bfloat16])
+    shape=st.lists(st.integers(0, 7), min_size=0, max_size=4),
+    dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16, torch.float16]),
 )
 def test_any_shape_and_its_gradient_is_its_mask(shape: list[int], dtype: torch.dtype) -> None:
     tensor = torch.full(shape, 2.0, dtype=dtype).requires_grad_()

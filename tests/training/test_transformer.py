@@ -15,8 +15,8 @@ from service.bundle.tokenizer import BOS_ID, EOS_ID, PAD_ID
 from training.config import TransformerConfig
 from training.errors import ConfigError
 from training.models.attention import length_mask
-from training.models.interface import Step, Tensors
-from training.models.transformer import DecoderLayer, EncoderLayer, MultiHead, Transformer, rotated, sinusoids
+from training.models.interface import Inputs, Step, Tensors
+from training.models.transformer import DecoderLayer, EncoderLayer, MultiHead, Transformer, rotated, rotation, sinusoids
 
 PIECES = 11  # of both sides, which tied_embeddings: all wants
 SIZES = {"size": 12, "heads": 3, "feed_forward": 20, "encoder_layers": 2, "decoder_layers": 2, "max_positions": 10}
@@ -121,7 +121,7 @@ def test_an_odd_size_has_a_last_sine_without_its_cosine() -> None:
 def test_rotation_is_that_of_complex_numbers(position: int, half: int, seed: int) -> None:
     torch.manual_seed(seed)
     tensor = torch.randn(1, 1, 1, 2 * half, dtype=torch.float64)
-    found = rotated(tensor, torch.tensor([[position]])).flatten()
+    found = rotated(tensor, rotation(torch.tensor([[position]]), 2 * half)).flatten()
     for i in range(half):
         angle = position * 10_000 ** (-2 * i / (2 * half))
         number = complex(*tensor.flatten()[2 * i : 2 * i + 2].tolist()) * complex(math.cos(angle), math.sin(angle))
@@ -136,22 +136,24 @@ def test_rotated_products_know_the_distance_alone(one: int, other: int, shift: i
 
     def products(query_place: int, key_place: int) -> torch.Tensor:
         turned = [
-            rotated(tensor, torch.full((1, 1), place)) for tensor, place in ((queries, query_place), (keys, key_place))
+            rotated(tensor, rotation(torch.full((1, 1), place), 2 * half))
+            for tensor, place in ((queries, query_place), (keys, key_place))
         ]
         return (turned[0] * turned[1]).sum(-1)
 
     torch.testing.assert_close(products(one, other), products(one + shift, other + shift), rtol=0, atol=1e-4)
     torch.testing.assert_close(products(one, one), (queries * keys).sum(-1), rtol=0, atol=1e-4)
-    turned = rotated(queries, torch.full((1, 1), one))
+    turned = rotated(queries, rotation(torch.full((1, 1), one), 2 * half))
     torch.testing.assert_close(turned.norm(dim=-1), queries.norm(dim=-1), rtol=1e-6, atol=0)
 
 
 def test_rows_are_rotated_by_positions_of_their_own() -> None:
     tensor = torch.randn(2, 3, 4, 6)
     positions = torch.tensor([[0, 1, 2, 3], [5, 9, 7, 0]])
-    together = rotated(tensor, positions)
+    together = rotated(tensor, rotation(positions, 6))
     for row in range(2):
-        torch.testing.assert_close(together[row : row + 1], rotated(tensor[row : row + 1], positions[row : row + 1]))
+        alone = rotated(tensor[row : row + 1], rotation(positions[row : row + 1], 6))
+        torch.testing.assert_close(together[row : row + 1], alone)
     torch.testing.assert_close(together[0, :, 0], tensor[0, :, 0])  # place 0 turns nothing
     torch.testing.assert_close(together[1, :, 3], tensor[1, :, 3])
 
@@ -221,7 +223,7 @@ def test_an_encoder_layer_is_pytorchs(norm: str, lengths: list[int], seed: int) 
     theirs = pytorchs_encoder(layer, model.config)
     mask = length_mask(torch.tensor(lengths), max(lengths))
     hidden = torch.randn(*mask.shape, SIZES["size"], dtype=torch.float64)
-    found, _ = layer(hidden, torch.arange(mask.shape[1]).unsqueeze(0), mask[:, None, None])
+    found, _ = layer(hidden, None, mask[:, None, None])
     wanted = theirs(hidden, src_key_padding_mask=~mask)
     torch.testing.assert_close(found[mask], wanted[mask], rtol=0, atol=1e-10)
 
@@ -236,12 +238,11 @@ def test_a_decoder_layer_is_pytorchs(norm: str, lengths: list[int], target_lengt
     mask = length_mask(torch.tensor(lengths), max(lengths))
     source = torch.randn(*mask.shape, SIZES["size"], dtype=torch.float64)
     hidden = torch.randn(len(lengths), target_length, SIZES["size"], dtype=torch.float64)
-    positions = torch.arange(target_length).unsqueeze(0)
     causal = torch.ones(target_length, target_length, dtype=torch.bool).tril()
     found, _, _ = layer(
         hidden,
-        positions,
-        layer.own_keys_and_values(hidden, positions),
+        None,
+        layer.own_keys_and_values(hidden, None),
         causal[None, None],
         layer.cross.keys_and_values(source),
         mask[:, None, None],
@@ -328,7 +329,7 @@ def test_a_rotary_layer_knows_distances_alone(norm: str) -> None:
     real, causal = torch.ones(2, 1, 1, 5, dtype=torch.bool), torch.ones(1, 1, 5, 5, dtype=torch.bool).tril()
     found = []
     for shift in (0, 7):
-        places = torch.arange(5).unsqueeze(0) + shift
+        places = rotation(torch.arange(5).unsqueeze(0) + shift, SIZES["size"] // SIZES["heads"])
         read, _ = encoder(source, places, real)
         cross = decoder.cross.keys_and_values(read)
         own = decoder.own_keys_and_values(target, places)
@@ -700,3 +701,22 @@ def test_two_vocabularies_cannot_be_one_table() -> None:
     with pytest.raises(ConfigError, match=r"model\.tied_embeddings all needs one vocabulary, not 11 and 12"):
         Transformer(make_config(tied_embeddings="all"), 11, 12)
     Transformer(make_config(tied_embeddings="target"), 11, 12)
+
+
+def test_under_autocast_judged_features_are_near_the_exact() -> None:
+    """Attention is fused and of float32 on a CPU, all the other products of bfloat16."""
+    model = make_model(7, positions="rotary").train()
+    batch = Inputs(*sources([5, 3, 6]), target_inputs(3, 5), None)
+    judged = torch.ones(3, 5, dtype=torch.bool)
+
+    def gradients(autocast: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            features = model.judged_features(batch, judged)
+        gradients = torch.autograd.grad(features.float().square().sum(), [*model.parameters()], allow_unused=True)
+        return features.detach(), torch.cat([gradient.flatten() for gradient in gradients if gradient is not None])
+
+    exact, of_exact = gradients(autocast=False)
+    found, of_found = gradients(autocast=True)
+    assert not torch.equal(found, exact)
+    torch.testing.assert_close(found, exact, rtol=0.05, atol=0.1, check_dtype=False)
+    assert float((of_found - of_exact).norm() / of_exact.norm()) < 0.05

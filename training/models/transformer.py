@@ -15,6 +15,8 @@ first ``positions`` places are written.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -121,18 +123,19 @@ class Transformer(AutoregressiveModel):
         rows = batch * hypotheses
         per_row = positions.unsqueeze(1).expand(batch, hypotheses).reshape(rows, 1)
         hidden = self._embed(self.target_embedding, token_ids.reshape(rows, 1), per_row)
+        turning = self._rotation(per_row)
         places = torch.arange(self.config.max_positions, device=token_ids.device)
         now = (places == per_row)[:, None, :, None]
         past = (places <= per_row)[:, None, None]
         mask = length_mask(source_lengths, memory["cross_keys_0"].shape[2])[:, None, None]
         attention, after = {}, {}
         for number, layer in enumerate(self._decoder_layers):
-            keys, values = layer.own_keys_and_values(hidden, per_row)
+            keys, values = layer.own_keys_and_values(hidden, turning)
             keys = torch.where(now, keys, state[f"self_keys_{number}"])
             values = torch.where(now, values, state[f"self_values_{number}"])
             after[f"self_keys_{number}"], after[f"self_values_{number}"] = keys, values
             cross = (memory[f"cross_keys_{number}"], memory[f"cross_values_{number}"])
-            hidden, own, seen = layer(hidden, per_row, (keys, values), past, cross, mask, hypotheses)
+            hidden, own, seen = layer(hidden, turning, (keys, values), past, cross, mask, hypotheses)
             attention[f"decoder-self-{number}"], attention[f"cross-{number}"] = own[:, :, 0], seen[:, :, 0]
         return Step(self.output(self.decoder_norm(hidden))[:, 0], attention, after)
 
@@ -158,10 +161,10 @@ class Transformer(AutoregressiveModel):
         length = source_ids.shape[1]
         mask = length_mask(source_lengths, length)[:, None, None]
         positions = torch.arange(length, device=source_ids.device).unsqueeze(0)
-        hidden = self._embed(self.source_embedding, source_ids, positions)
+        hidden, turning = self._embed(self.source_embedding, source_ids, positions), self._rotation(positions)
         attention: Tensors = {}
         for number, layer in enumerate(self.encoder):
-            hidden, weights = layer(hidden, positions, mask, weighed)
+            hidden, weights = layer(hidden, turning, mask, weighed)
             if weighed:
                 attention[f"encoder-self-{number}"] = weights
         return self.encoder_norm(hidden), attention
@@ -173,13 +176,13 @@ class Transformer(AutoregressiveModel):
         read, attention = self._read(source_ids, source_lengths, weighed)
         length = target_inputs.shape[1]
         positions = torch.arange(length, device=target_inputs.device).unsqueeze(0)
-        hidden = self._embed(self.target_embedding, target_inputs, positions)
+        hidden, turning = self._embed(self.target_embedding, target_inputs, positions), self._rotation(positions)
         causal = torch.ones(length, length, dtype=torch.bool, device=target_inputs.device).tril()[None, None]
         mask = length_mask(source_lengths, source_ids.shape[1])[:, None, None]
         for number, layer in enumerate(self._decoder_layers):
-            own = layer.own_keys_and_values(hidden, positions)
+            own = layer.own_keys_and_values(hidden, turning)
             cross = layer.cross.keys_and_values(read)
-            hidden, own_weights, seen = layer(hidden, positions, own, causal, cross, mask, 1, weighed)
+            hidden, own_weights, seen = layer(hidden, turning, own, causal, cross, mask, 1, weighed)
             if weighed:
                 attention[f"decoder-self-{number}"], attention[f"cross-{number}"] = own_weights, seen
         return self.decoder_norm(hidden), attention
@@ -190,6 +193,10 @@ class Transformer(AutoregressiveModel):
             embedded = embedded + sinusoids(positions, self.config.size)
         dropped: Tensor = self.dropout(embedded)
         return dropped
+
+    def _rotation(self, positions: Tensor) -> Rotation | None:
+        rotary = self.config.positions == "rotary"
+        return rotation(positions, self.config.size // self.config.heads) if rotary else None
 
 
 class MultiHead(nn.Module):
@@ -219,11 +226,15 @@ class MultiHead(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """queries (batch, heads, length, head size) -> (batch, length, size), weights (batch, heads, length, keys).
 
-        Not ``weighed``: PyTorch's fused attention, and no weights; but on a CPU in bfloat16 its gradient takes six
-        times as long as that of the products.
+        Not ``weighed``: PyTorch's fused attention, and no weights; on a CPU in float32, because its gradient takes six
+        times as long in bfloat16.
         """
-        if not weighed and (queries.is_cuda or queries.dtype == torch.float32):
-            mixed = functional.scaled_dot_product_attention(queries, keys, values, mask)
+        if not weighed:
+            dtype = values.dtype if values.is_cuda else torch.promote_types(values.dtype, torch.float32)
+            with torch.autocast(values.device.type, enabled=False):
+                mixed = functional.scaled_dot_product_attention(
+                    queries.to(dtype), keys.to(dtype), values.to(dtype), mask
+                ).to(values.dtype)
             return self.output(mixed.transpose(1, 2).flatten(2)), mixed.new_zeros(0)
         scores = torch.matmul(queries, keys.transpose(-1, -2)) * queries.shape[-1] ** -0.5
         weights = masked_softmax(scores, mask)
@@ -252,18 +263,19 @@ class EncoderLayer(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.rotary = config.positions == "rotary"
         self.own = MultiHead(config)
         self.feed_forward = FeedForward(config)
         self.own_residual, self.feed_residual = (Residual(config) for _ in range(2))
 
-    def forward(self, hidden: Tensor, positions: Tensor, mask: Tensor, weighed: bool = True) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, hidden: Tensor, turning: Rotation | None, mask: Tensor, weighed: bool = True
+    ) -> tuple[Tensor, Tensor]:
         """hidden (batch, length, size), mask (batch, 1, 1, length) -> hidden, weights (batch, heads, length, …)."""
         read = self.own_residual.before(hidden)
         queries = self.own.split(self.own.query(read))
         keys, values = self.own.keys_and_values(read)
-        if self.rotary:
-            queries, keys = rotated(queries, positions), rotated(keys, positions)
+        if turning is not None:
+            queries, keys = rotated(queries, turning), rotated(keys, turning)
         attended, weights = self.own.attend(queries, keys, values, mask, weighed)
         hidden = self.own_residual.after(hidden, attended)
         hidden = self.feed_residual.after(hidden, self.feed_forward(self.feed_residual.before(hidden)))
@@ -275,22 +287,21 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.rotary = config.positions == "rotary"
         self.head = config.size // config.heads
         self.own = MultiHead(config)
         self.cross = MultiHead(config)
         self.feed_forward = FeedForward(config)
         self.own_residual, self.cross_residual, self.feed_residual = (Residual(config) for _ in range(3))
 
-    def own_keys_and_values(self, hidden: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def own_keys_and_values(self, hidden: Tensor, turning: Rotation | None) -> tuple[Tensor, Tensor]:
         """What later positions read of these: (rows, length, size) -> twice (rows, heads, length, head size)."""
         keys, values = self.own.keys_and_values(self.own_residual.before(hidden))
-        return (rotated(keys, positions), values) if self.rotary else (keys, values)
+        return (keys, values) if turning is None else (rotated(keys, turning), values)
 
     def forward(
         self,
         hidden: Tensor,
-        positions: Tensor,
+        turning: Rotation | None,
         own: tuple[Tensor, Tensor],
         past: Tensor,
         cross: tuple[Tensor, Tensor],
@@ -304,8 +315,8 @@ class DecoderLayer(nn.Module):
         hidden, own weights (rows, heads, length, places), cross weights (rows, heads, length, source_length).
         """
         queries = self.own.split(self.own.query(self.own_residual.before(hidden)))
-        if self.rotary:
-            queries = rotated(queries, positions)
+        if turning is not None:
+            queries = rotated(queries, turning)
         attended, own_weights = self.own.attend(queries, *own, past, weighed)
         hidden = self.own_residual.after(hidden, attended)
 
@@ -350,15 +361,31 @@ def sinusoids(positions: Tensor, size: int) -> Tensor:
     return torch.stack([torch.sin(angles), torch.cos(angles)], dim=-1).flatten(-2)[..., :size]
 
 
-def rotated(tensor: Tensor, positions: Tensor) -> Tensor:
-    """Rotate each pair of channels (2i, 2i + 1) by the position times 10000^(-2i / head size).
+class Rotation(NamedTuple):
+    """What turns vectors by their positions: ``cos`` and ``sin`` (rows or 1, length, 1, size) of the angles, and
+    ``quarter`` (size, size), which turns each pair of channels by 90 degrees: a product of which is fast everywhere."""
 
-    tensor (rows, heads, length, head size), positions (rows or 1, length). A dot product of two rotated vectors depends
-    on the distance of their positions alone.
+    cos: Tensor
+    sin: Tensor
+    quarter: Tensor
+
+
+def rotation(positions: Tensor, size: int) -> Rotation:
+    """By a position (rows or 1, length) times 10000^(-2i / size) for each pair of channels (2i, 2i + 1)."""
+    channels = torch.arange(size, device=positions.device)
+    odd = channels % 2
+    rates = 10_000.0 ** (-(channels - odd).to(torch.float32) / size)
+    angles = positions[:, :, None, None].to(torch.float32) * rates
+    sign = 1 - 2 * odd  # (x, y) -> (-y, x): x goes to its right neighbour, y with a minus to its left one
+    quarter = torch.where((channels + sign)[:, None] == channels, sign[:, None], 0)
+    return Rotation(torch.cos(angles), torch.sin(angles), quarter)
+
+
+def rotated(tensor: Tensor, by: Rotation) -> Tensor:
+    """tensor (rows, heads, length, head size): each pair of channels turned by its angle.
+
+    A dot product of two rotated vectors depends on the distance of their positions alone.
     """
-    size = tensor.shape[-1]
-    rates = 10_000.0 ** (-torch.arange(0, size, 2, device=tensor.device, dtype=torch.float32) / size)
-    angles = positions[:, None, :, None].to(torch.float32) * rates
-    cos, sin = torch.cos(angles).to(tensor.dtype), torch.sin(angles).to(tensor.dtype)
-    even, odd = tensor[..., 0::2], tensor[..., 1::2]
-    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2)
+    cos, sin, quarter = (part.to(tensor.dtype) for part in by)
+    laid = tensor.transpose(1, 2)  # as the projection has laid it out in memory
+    return torch.addcmul(laid * cos, laid @ quarter, sin).transpose(1, 2)
