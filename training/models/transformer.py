@@ -25,7 +25,7 @@ from service.bundle.manifest import AlignmentEntry, AttentionMapEntry, Capabilit
 from training.config import TransformerConfig
 from training.errors import ConfigError
 from training.models.attention import length_mask, masked_softmax
-from training.models.dropout import Dropout, computing_dtype
+from training.models.dropout import Dropout, ReluDropout, computing_dtype
 from training.models.interface import AutoregressiveModel, Context, Decoded, Encoded, Inputs, Step, Tensors
 
 
@@ -251,10 +251,10 @@ class FeedForward(nn.Module):
         for projection in (self.inner, self.outer):
             nn.init.xavier_uniform_(projection.weight)
             nn.init.zeros_(projection.bias)
-        self.dropout = Dropout(config.dropout)
+        self.active = ReluDropout(config.dropout)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        projected: Tensor = self.outer(self.dropout(torch.relu(self.inner(hidden))))
+        projected: Tensor = self.outer(self.active(self.inner(hidden)))
         return projected
 
 
