@@ -40,7 +40,7 @@ def main(folder: Annotated[Path | None, typer.Argument(help="Where to write; a t
 def _peaks(directory: Path, pairs: int) -> tuple[float, float]:
     """MB of resident memory at the peak of ``heed-train prepare`` and of ``heed-train train``."""
     corpus = Corpus(load_config(CONFIG).run_directory / "data")
-    examples = corpus.examples("training")
+    examples = list(corpus.examples("training"))
     text = directory / f"{pairs}.tsv"
     with text.open("w", encoding="utf-8") as file:
         for number in range(pairs):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageDraw
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
@@ -26,7 +28,8 @@ from training.validation import Sample
 
 _LOG_LINE = "update {update}: validation loss {loss:.5f}, exact match {exact:.4f}%"
 _LOG_PATTERN = re.compile(r"update (\d+): validation loss ([\d.]+), exact match ([\d.]+)%")
-_CELL, _LABEL, _LONGEST_PICTURE = 16, 90, 60
+_CELL, _LABEL = 0.22, 1.0  # inches of a picture: of a weight, and about those of the labels
+_LONGEST_PICTURE, _PIECE = 60, 14  # tokens, and letters of each
 _SAMPLES = 3
 
 
@@ -158,16 +161,14 @@ def attention_picture(model: TranslationModel, corpus: Corpus) -> npt.NDArray[np
 
 def _draw(weights: npt.NDArray[np.float32], columns: list[str], rows: list[str]) -> npt.NDArray[np.uint8]:
     height, width = weights.shape
-    image = Image.new("RGB", (_LABEL + width * _CELL, _LABEL + height * _CELL), "white")
-    labels = Image.new("RGB", (_LABEL, width * _CELL), "white")
-    pen, turned = ImageDraw.Draw(image), ImageDraw.Draw(labels)
-    for row, piece in zip(range(height), rows, strict=False):
-        pen.text((4, _LABEL + row * _CELL + 2), piece.replace("▁", "_")[:14], "black")
-        for column in range(width):
-            shade = int(255 * (1 - min(1.0, float(weights[row, column]))))
-            left, top = _LABEL + column * _CELL, _LABEL + row * _CELL
-            pen.rectangle((left, top, left + _CELL - 1, top + _CELL - 1), fill=(shade, shade, shade))
-    for column, piece in zip(range(width), columns, strict=False):
-        turned.text((4, column * _CELL + 2), piece.replace("▁", "_")[:14], "black")
-    image.paste(labels.transpose(Image.Transpose.ROTATE_90), (_LABEL, 0))
-    return np.asarray(image)
+    figure = Figure(figsize=(_LABEL + _CELL * width, _LABEL + _CELL * height), layout="constrained")
+    canvas, axes = FigureCanvasAgg(figure), figure.add_subplot()
+    axes.imshow(weights, cmap="gray_r", vmin=0.0, vmax=1.0)
+    axes.set_xticks(range(width), [piece[:_PIECE] for piece in columns[:width]], rotation=90, parse_math=False)
+    axes.set_yticks(range(height), [piece[:_PIECE] for piece in rows[:height]], parse_math=False)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    with warnings.catch_warnings():  # scripts that the font lacks are boxes
+        warnings.filterwarnings("ignore", "Glyph")
+        canvas.draw()  # type: ignore[no-untyped-call]
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]

@@ -44,7 +44,7 @@ from training.selection import Selection, Validation
 from training.trainer import Trainer, build_model, choose_device, load_weights
 from training.validation import validate
 
-UPDATES, BATCHES_AN_EPOCH, VALIDATIONS = 20, 8, [6, 12, 18, 20]
+UPDATES, BATCHES_AN_EPOCH, VALIDATIONS = 20, 9, [6, 12, 18, 20]
 CPU = torch.device("cpu")
 
 
@@ -605,7 +605,7 @@ def test_a_full_run_is_full(full: Run) -> None:
     assert full.last["averaged"]["n_averaged"].item() == 14
     assert len(list((full.config.run_directory / "kept").iterdir())) >= 3
     assert not torch.equal(full.last["model"]["output.weight"], full.last["averaged"]["module.output.weight"])
-    assert (full.last["epoch"], full.last["batch"]) == (3, 4)
+    assert (full.last["epoch"], full.last["batch"]) == (2, 8)
 
 
 def test_a_run_that_is_killed_at_any_moment_ends_as_if_it_had_not_been(
