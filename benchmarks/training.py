@@ -22,6 +22,7 @@ from typing import Annotated
 import torch
 import typer
 import yaml
+from sentencepiece import SentencePieceProcessor
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
@@ -162,7 +163,9 @@ def joeynmt(python: Annotated[Path, typer.Argument(help="Of an environment with 
     ratios = []
     for number in range(rounds):
         theirs = _run_joeynmt(python, directory, corpus, number)
-        batches = [make_batch(arrays, sentences) for sentences in plan[number * 20 : (number + 1) * 20]]
+        batches = [
+            make_batch(arrays, sentences) for sentences in plan[number * JOEY_UPDATES : (number + 1) * JOEY_UPDATES]
+        ]
         ours_rate = sum(batch.target_tokens for batch in batches) / own(batches)
         ratios.append(ours_rate / theirs)
         print(f"round {number + 1}: ours {ours_rate:,.0f}, JoeyNMT {theirs:,.0f} target tokens/s: {ratios[-1]:.2f}x")
@@ -176,8 +179,6 @@ def _run_joeynmt(python: Path, directory: Path, corpus: Corpus, number: int) -> 
             lines = [getattr(example, side) for example in corpus.examples(part)]
             (directory / f"{name}.{column}").write_text("\n".join(lines) + "\n", encoding="utf-8")
     processor = corpus.tokenizer_path("source")
-    from sentencepiece import SentencePieceProcessor
-
     pieces = SentencePieceProcessor(model_file=str(processor))
     listed = [pieces.id_to_piece(i) for i in range(pieces.get_piece_size())]
     (directory / "vocabulary.txt").write_text("\n".join(listed) + "\n", encoding="utf-8")

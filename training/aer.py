@@ -42,26 +42,18 @@ def alignment_error_rate(found: Sequence[Iterable[Link]], gold: Sequence[Gold]) 
 
 def read_gold(path: Path, first: int = 1) -> list[Gold]:
     """One line a sentence, ``i-j`` sure and ``ipj`` possible, words counted from ``first``. Raises CorpusError."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorpusError(f"cannot read {path}: {error}") from error
+    parsed = [_parse(line, first, f"{path}:{number}") for number, line in enumerate(lines, start=1)]
     return [
         Gold(
             frozenset(link for link, mark in links if mark == "-"),
             frozenset(link for link, _ in links),
         )
-        for links in _read(path, first)
+        for links in parsed
     ]
-
-
-def read_links(path: Path, first: int = 0) -> list[frozenset[Link]]:
-    """One line a sentence, ``i-j`` (Pharaoh), words counted from ``first``. Raises CorpusError."""
-    return [frozenset(link for link, _ in links) for links in _read(path, first)]
-
-
-def _read(path: Path, first: int) -> list[list[tuple[Link, str]]]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CorpusError(f"cannot read {path}: {error}") from error
-    return [_parse(line, first, f"{path}:{number}") for number, line in enumerate(lines, start=1)]
 
 
 def parse_links(line: str, place: str) -> list[Link]:

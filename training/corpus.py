@@ -34,10 +34,10 @@ from training.config import Config, CorpusConfig, FileCorpus, TaskCorpus, Tokeni
 from training.errors import CorpusError
 from training.files import write_atomically
 from training.tasks import TASKS, Example
+from training.text_files import SIDES as SIDES
 from training.text_files import Report, split_files
 from training.tokenizers import train_tokenizer
 
-SIDES = ("source", "target")
 _CORPUS_CONFIG: TypeAdapter[CorpusConfig] = TypeAdapter(CorpusConfig)
 Progress = Callable[[str], None]
 

@@ -69,12 +69,12 @@ def split_files(corpus: FileCorpus, report: Report) -> dict[str, Iterator[Exampl
         report.malformed += of_held.malformed
     else:
         held = _hold_out(corpus)
-    seen = tuple({group_key(getattr(pair, side)) for pairs in held.values() for pair in pairs} for side in _SIDES)
+    seen = tuple({group_key(getattr(pair, side)) for pairs in held.values() for pair in pairs} for side in SIDES)
     training = _without(_clean(_read(corpus.training, report), corpus.filters, report), seen, report)
     return {"training": training, **{name: iter(pairs) for name, pairs in held.items()}}
 
 
-_SIDES = ("source", "target")
+SIDES = ("source", "target")
 
 
 def _hold_out(corpus: FileCorpus) -> dict[str, list[Example]]:
@@ -115,7 +115,7 @@ def _hash(key: str) -> int:
 
 def _without(pairs: Iterable[Example], seen: tuple[set[str], ...], report: Report) -> Iterator[Example]:
     for pair in pairs:
-        if any(group_key(getattr(pair, side)) in keys for side, keys in zip(_SIDES, seen, strict=True)):
+        if any(group_key(getattr(pair, side)) in keys for side, keys in zip(SIDES, seen, strict=True)):
             report.refused["held out, or like one that is"] += 1
         else:
             yield pair
