@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from training.models.dropout import computing_dtype
 
-_BLOCK = {"cpu": 2**21, "cuda": 2**27}  # logits at a time: what a cache holds; what keeps a GPU busy
+_BLOCK = {"cpu": 2**22, "cuda": 2**27}  # logits at a time: what a cache holds; what keeps a GPU busy
 
 
 def linear_cross_entropy(features: Tensor, layer: nn.Linear, targets: Tensor, smoothing: float) -> Tensor:

@@ -198,6 +198,11 @@ def pytorchs_decoder(layer: DecoderLayer, config: TransformerConfig) -> nn.Trans
     return theirs
 
 
+def read_by(layer: DecoderLayer, source: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A decoder layer's keys and values of what the encoder has read."""
+    return layer.cross.split(layer.cross.key(source)), layer.cross.split(layer.cross.value(source))
+
+
 @settings(max_examples=20, deadline=None)
 @given(LENGTHS, SEEDS)
 def test_heads_are_pytorchs(lengths: list[int], seed: int) -> None:
@@ -208,7 +213,8 @@ def test_heads_are_pytorchs(lengths: list[int], seed: int) -> None:
     values = torch.randn(len(lengths), max(lengths), SIZES["size"], dtype=torch.float64)
     mask = length_mask(torch.tensor(lengths), max(lengths))
     with torch.no_grad():
-        found = own.attend(own.split(own.query(queries)), *own.keys_and_values(values), mask[:, None, None])
+        keys = own.split(own.key(values))
+        found = own.attend(own.split(own.query(queries)), keys, own.split(own.value(values)), mask[:, None, None])
         wanted = theirs(queries, values, values, key_padding_mask=~mask, average_attn_weights=False)
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
@@ -241,10 +247,9 @@ def test_a_decoder_layer_is_pytorchs(norm: str, lengths: list[int], target_lengt
     causal = torch.ones(target_length, target_length, dtype=torch.bool).tril()
     found, _, _ = layer(
         hidden,
-        None,
-        layer.own_keys_and_values(hidden, None),
+        layer.own_queries_keys_values(hidden, None),
         causal[None, None],
-        layer.cross.keys_and_values(source),
+        read_by(layer, source),
         mask[:, None, None],
         1,
     )
@@ -331,9 +336,8 @@ def test_a_rotary_layer_knows_distances_alone(norm: str) -> None:
     for shift in (0, 7):
         places = rotation(torch.arange(5).unsqueeze(0) + shift, SIZES["size"] // SIZES["heads"])
         read, _ = encoder(source, places, real)
-        cross = decoder.cross.keys_and_values(read)
-        own = decoder.own_keys_and_values(target, places)
-        found.append((read, *decoder(target, places, own, causal, cross, real, 1)))
+        own = decoder.own_queries_keys_values(target, places)
+        found.append((read, *decoder(target, own, causal, read_by(decoder, read), real, 1)))
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
 

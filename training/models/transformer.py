@@ -15,6 +15,7 @@ first ``positions`` places are written.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -111,7 +112,8 @@ class Transformer(AutoregressiveModel):
         hidden, attention = self._read(source_ids, source_lengths, weighed=True)
         memory, state = {}, {}
         for number, layer in enumerate(self._decoder_layers):
-            memory[f"cross_keys_{number}"], memory[f"cross_values_{number}"] = layer.cross.keys_and_values(hidden)
+            memory[f"cross_keys_{number}"] = layer.cross.split(layer.cross.key(hidden))
+            memory[f"cross_values_{number}"] = layer.cross.split(layer.cross.value(hidden))
             empty = hidden.new_zeros(1, 1, 1, 1).expand(batch, self.config.heads, self.config.max_positions, layer.head)
             state[f"self_keys_{number}"], state[f"self_values_{number}"] = empty, empty
         return Encoded(memory, state, attention)
@@ -130,12 +132,12 @@ class Transformer(AutoregressiveModel):
         mask = length_mask(source_lengths, memory["cross_keys_0"].shape[2])[:, None, None]
         attention, after = {}, {}
         for number, layer in enumerate(self._decoder_layers):
-            keys, values = layer.own_keys_and_values(hidden, turning)
+            queries, keys, values = layer.own_queries_keys_values(hidden, turning)
             keys = torch.where(now, keys, state[f"self_keys_{number}"])
             values = torch.where(now, values, state[f"self_values_{number}"])
             after[f"self_keys_{number}"], after[f"self_values_{number}"] = keys, values
             cross = (memory[f"cross_keys_{number}"], memory[f"cross_values_{number}"])
-            hidden, own, seen = layer(hidden, turning, (keys, values), past, cross, mask, hypotheses)
+            hidden, own, seen = layer(hidden, (queries, keys, values), past, cross, mask, hypotheses)
             attention[f"decoder-self-{number}"], attention[f"cross-{number}"] = own[:, :, 0], seen[:, :, 0]
         return Step(self.output(self.decoder_norm(hidden))[:, 0], attention, after)
 
@@ -179,10 +181,13 @@ class Transformer(AutoregressiveModel):
         hidden, turning = self._embed(self.target_embedding, target_inputs, positions), self._rotation(positions)
         causal = torch.ones(length, length, dtype=torch.bool, device=target_inputs.device).tril()[None, None]
         mask = length_mask(source_lengths, source_ids.shape[1])[:, None, None]
-        for number, layer in enumerate(self._decoder_layers):
-            own = layer.own_keys_and_values(hidden, turning)
-            cross = layer.cross.keys_and_values(read)
-            hidden, own_weights, seen = layer(hidden, turning, own, causal, cross, mask, 1, weighed)
+        layers = self._decoder_layers
+        readers = [part for layer in layers for part in (layer.cross.key, layer.cross.value)]
+        cross = [layers[0].cross.split(part) for part in projected(read, readers, at_once=not weighed)]
+        for number, layer in enumerate(layers):
+            own = layer.own_queries_keys_values(hidden, turning, weighed)
+            keys, values = cross[2 * number : 2 * number + 2]
+            hidden, own_weights, seen = layer(hidden, own, causal, (keys, values), mask, 1, weighed)
             if weighed:
                 attention[f"decoder-self-{number}"], attention[f"cross-{number}"] = own_weights, seen
         return self.decoder_norm(hidden), attention
@@ -213,9 +218,15 @@ class MultiHead(nn.Module):
             nn.init.xavier_uniform_(projection.weight)
             nn.init.zeros_(projection.bias)
 
-    def keys_and_values(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, length, size) -> twice (batch, heads, length, head size)."""
-        return self.split(self.key(hidden)), self.split(self.value(hidden))
+    def queries_keys_values(
+        self, hidden: Tensor, turning: Rotation | None, weighed: bool = True
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What self-attention reads, queries and keys turned: (batch, length, size) -> thrice (batch, heads, …)."""
+        layers = (self.query, self.key, self.value)
+        queries, keys, values = (self.split(part) for part in projected(hidden, layers, at_once=not weighed))
+        if turning is not None:
+            queries, keys = rotated(queries, turning), rotated(keys, turning)
+        return queries, keys, values
 
     def split(self, tensor: Tensor) -> Tensor:
         batch, length, size = tensor.shape
@@ -239,6 +250,18 @@ class MultiHead(nn.Module):
         scores = torch.matmul(queries, keys.transpose(-1, -2)) * queries.shape[-1] ** -0.5
         weights = masked_softmax(scores, mask)
         return self.output(torch.matmul(weights, values).transpose(1, 2).flatten(2)), weights
+
+
+def projected(hidden: Tensor, layers: Sequence[nn.Linear], at_once: bool) -> Sequence[Tensor]:
+    """What each of the layers, all of one shape, makes of ``hidden``.
+
+    ``at_once``: by one product, whose gradient is one as well. Not where a model is exported: the weights side by side
+    would be a third tensor beside them.
+    """
+    if not at_once:
+        return [layer(hidden) for layer in layers]
+    weight, bias = torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
+    return functional.linear(hidden, weight, bias).unflatten(-1, (len(layers), -1)).unbind(-2)
 
 
 class FeedForward(nn.Module):
@@ -271,12 +294,8 @@ class EncoderLayer(nn.Module):
         self, hidden: Tensor, turning: Rotation | None, mask: Tensor, weighed: bool = True
     ) -> tuple[Tensor, Tensor]:
         """hidden (batch, length, size), mask (batch, 1, 1, length) -> hidden, weights (batch, heads, length, …)."""
-        read = self.own_residual.before(hidden)
-        queries = self.own.split(self.own.query(read))
-        keys, values = self.own.keys_and_values(read)
-        if turning is not None:
-            queries, keys = rotated(queries, turning), rotated(keys, turning)
-        attended, weights = self.own.attend(queries, keys, values, mask, weighed)
+        own = self.own.queries_keys_values(self.own_residual.before(hidden), turning, weighed)
+        attended, weights = self.own.attend(*own, mask, weighed)
         hidden = self.own_residual.after(hidden, attended)
         hidden = self.feed_residual.after(hidden, self.feed_forward(self.feed_residual.before(hidden)))
         return hidden, weights
@@ -293,16 +312,16 @@ class DecoderLayer(nn.Module):
         self.feed_forward = FeedForward(config)
         self.own_residual, self.cross_residual, self.feed_residual = (Residual(config) for _ in range(3))
 
-    def own_keys_and_values(self, hidden: Tensor, turning: Rotation | None) -> tuple[Tensor, Tensor]:
-        """What later positions read of these: (rows, length, size) -> twice (rows, heads, length, head size)."""
-        keys, values = self.own.keys_and_values(self.own_residual.before(hidden))
-        return (keys, values) if turning is None else (rotated(keys, turning), values)
+    def own_queries_keys_values(
+        self, hidden: Tensor, turning: Rotation | None, weighed: bool = True
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Of these positions, whose keys and values later ones read: (rows, length, size) -> as ``MultiHead``'s."""
+        return self.own.queries_keys_values(self.own_residual.before(hidden), turning, weighed)
 
     def forward(
         self,
         hidden: Tensor,
-        turning: Rotation | None,
-        own: tuple[Tensor, Tensor],
+        own: tuple[Tensor, Tensor, Tensor],
         past: Tensor,
         cross: tuple[Tensor, Tensor],
         mask: Tensor,
@@ -314,10 +333,7 @@ class DecoderLayer(nn.Module):
         ``cross`` and ``mask`` have one row a sentence: the queries of its ``hypotheses`` stand side by side. Returns
         hidden, own weights (rows, heads, length, places), cross weights (rows, heads, length, source_length).
         """
-        queries = self.own.split(self.own.query(self.own_residual.before(hidden)))
-        if turning is not None:
-            queries = rotated(queries, turning)
-        attended, own_weights = self.own.attend(queries, *own, past, weighed)
+        attended, own_weights = self.own.attend(*own, past, weighed)
         hidden = self.own_residual.after(hidden, attended)
 
         read = self.cross_residual.before(hidden)
