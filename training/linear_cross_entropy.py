@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.models.dropout import computing_dtype
+from training.models.precision import computing_dtype
 
 _BLOCK = {"cpu": 2**22, "cuda": 2**27}  # logits at a time: what a cache holds; what keeps a GPU busy
 

@@ -26,8 +26,9 @@ from service.bundle.manifest import AlignmentEntry, AttentionMapEntry, Capabilit
 from training.config import TransformerConfig
 from training.errors import ConfigError
 from training.models.attention import length_mask, masked_softmax
-from training.models.dropout import Dropout, ReluDropout, computing_dtype
+from training.models.dropout import Dropout, ReluDropout
 from training.models.interface import AutoregressiveModel, Context, Decoded, Encoded, Inputs, Step, Tensors
+from training.models.precision import computing_dtype
 
 
 class Transformer(AutoregressiveModel):
@@ -261,7 +262,7 @@ def projected(hidden: Tensor, layers: Sequence[nn.Linear], at_once: bool) -> Seq
     if not at_once:
         return [layer(hidden) for layer in layers]
     weight, bias = torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
-    return functional.linear(hidden, weight, bias).unflatten(-1, (len(layers), -1)).unbind(-2)
+    return functional.linear(hidden, weight, bias).view(*hidden.shape[:-1], len(layers), -1).unbind(-2)
 
 
 class FeedForward(nn.Module):
