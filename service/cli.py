@@ -147,6 +147,10 @@ def translate(
     document: Annotated[
         bool, typer.Option("--document", help="The texts are one document: give each with the ones before it.")
     ] = False,
+    split: Annotated[
+        bool | None,
+        typer.Option(help="Translate each sentence of a text by itself, or not; by default as the model is made."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print each reply as one line of protobuf JSON.")] = False,
     address: AddressOption = DEFAULT_ADDRESS,
     timeout: TimeoutOption = DEFAULT_TIMEOUT_SECONDS,
@@ -165,7 +169,7 @@ def translate(
         for chunk in _chunks(_lines() if from_stdin else texts, one_by_one=document):
             sent = [text for text in chunk if _is_utf8(text) and (text.strip() or not from_stdin)]
             contexts = [list(before)] * len(sent) if document else []
-            options = _Options(model, source, target, view, maps or ())
+            options = _Options(model, source, target, view, maps or (), split)
             replies = iter(_translate_chunk(client, sent, contexts, options) if sent else ())
             for text in chunk:
                 if from_stdin and not text.strip():
@@ -234,6 +238,7 @@ class _Options(NamedTuple):
     target: str
     view: attention_pb2.AttentionView | None
     maps: Sequence[str]
+    split: bool | None
 
 
 def _translate_chunk(
@@ -244,7 +249,14 @@ def _translate_chunk(
 ) -> Iterator[translation_service_pb2.TranslateResponse]:
     """A reply for each text, so that every line of JSON names the model that answered."""
     reply = client.translate(
-        texts, options.model, options.source, options.target, options.view, contexts=contexts, maps=options.maps
+        texts,
+        options.model,
+        options.source,
+        options.target,
+        options.view,
+        contexts=contexts,
+        maps=options.maps,
+        split_sentences=options.split,
     )
     for translation in reply.translations:
         yield translation_service_pb2.TranslateResponse(
@@ -260,8 +272,9 @@ def _show(reply: translation_service_pb2.TranslateResponse, text: str, json: boo
         print(MessageToJson(reply, indent=None, ensure_ascii=False), flush=True)  # noqa: T201
     else:
         print(translation.hypotheses[0].text if ok else "", flush=True)  # noqa: T201
-        if ok and translation.source_words:
-            _draw(translation)
+        for part in [sentence.translation for sentence in translation.sentences] or [translation]:
+            if ok and part.source_words:
+                _draw(part)
     if not ok:
         _complain(f"{text[:40]!r}: {translation.status.message}")
     return ok

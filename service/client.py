@@ -43,6 +43,11 @@ _OPTIONS = (
     ("grpc.max_receive_message_length", 32 * 1024 * 1024),
     ("grpc.keepalive_time_ms", 120_000),
 )
+_SPLITTINGS = {
+    None: translation_service_pb2.SENTENCE_SPLITTING_UNSPECIFIED,
+    False: translation_service_pb2.SENTENCE_SPLITTING_NONE,
+    True: translation_service_pb2.SENTENCE_SPLITTING_SENTENCES,
+}
 _DATA_TYPES = {
     attention_pb2.MATRIX_DATA_TYPE_FLOAT32: "<f4",
     attention_pb2.MATRIX_DATA_TYPE_FLOAT16: "<f2",
@@ -67,11 +72,13 @@ class Client:
         attention: attention_pb2.AttentionView | None = None,
         contexts: Sequence[Sequence[str]] = (),
         maps: Sequence[str] = (),
+        split_sentences: bool | None = None,
     ) -> translation_service_pb2.TranslateResponse:
         """Translate texts; look at each translation's ``status``, for one may fail and the others not.
 
         ``contexts``, for a model of documents: the sentences before each text, one sequence for each. ``maps``: the
-        attention maps to return, by name; none takes those of the view.
+        attention maps to return, by name; none takes those of the view. ``split_sentences``: whether each text is cut
+        into sentences that are translated by themselves; None leaves it to the model.
         """
         request = translation_service_pb2.TranslateRequest(
             model=model,
@@ -79,6 +86,7 @@ class Client:
             target_language_code=target_language,
             contents=texts,
             contexts=[translation_service_pb2.DocumentContext(source_sentences=before) for before in contexts],
+            sentence_splitting=_SPLITTINGS[split_sentences],
         )
         if attention is not None:
             request.attention.view = attention

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from service.bundle.repository import Bundle
 from service.bundle.tokenizer import Token, TokenizedText
 from service.engine.sentence import FinishReason, Floats, Hypothesis, SentenceResult
 from service.errors import HeedError, InvalidFieldError, UnsupportedError
+from service.sentences import Span, rejoin
 
 
 class View(enum.Enum):
@@ -110,12 +112,26 @@ class ContextSentence:
 
 @dataclass(frozen=True)
 class Translated:
-    """One text's outcome. ``source_words`` and ``context`` are empty without attention."""
+    """One text's outcome. ``source_words`` and ``context`` are empty without attention; ``sentences`` are there where
+    the text was split: then they hold the words and the attention."""
 
     source: TokenizedText
     source_words: tuple[Word, ...]
     hypotheses: tuple[TranslatedHypothesis, ...]
     context: tuple[ContextSentence, ...] = ()
+    sentences: tuple[TranslatedSentence, ...] = ()
+
+
+@dataclass(frozen=True)
+class TranslatedSentence:
+    """A sentence of a text that was split: where it stands in the text, and its translation in the text's.
+
+    In ``outcome`` the source's offsets count the whole text, the target's the sentence's own translation.
+    """
+
+    source: Span
+    target: Span
+    outcome: Translated
 
 
 def select_maps(manifest: Manifest, emitted: frozenset[str], request: AttentionRequest | None) -> tuple[MapChoice, ...]:
@@ -227,6 +243,39 @@ def present(
         for hypothesis in result.hypotheses
     )
     return Translated(text, source_words, hypotheses, context)
+
+
+def join(text: str, spans: Sequence[Span], outcomes: Sequence[Translated]) -> Translated:
+    """The outcome of a text from those of its sentences, which stand at ``spans`` with white space between them.
+
+    That white space is kept. There is one hypothesis, of the sentences' best; its tokens are theirs, one `</s>` each.
+    """
+    best_of_each = [outcome.hypotheses[0] for outcome in outcomes]
+    written, places = rejoin(text, spans, [best.text for best in best_of_each])
+    tokens, sentences = list[Token](), list[TranslatedSentence]()
+    for span, place, outcome, best in zip(spans, places, outcomes, best_of_each, strict=True):
+        tokens += [_moved(token, place.begin) for token in best.tokens]
+        source = TokenizedText(text, tuple(_moved(token, span.begin) for token in outcome.source.tokens))
+        words = tuple(_moved(word, span.begin) for word in outcome.source_words)
+        sentences.append(TranslatedSentence(span, place, replace(outcome, source=source, source_words=words)))
+    cut = any(best.finish_reason is FinishReason.LENGTH for best in best_of_each)
+    whole = TranslatedHypothesis(
+        text=written,
+        tokens=tuple(tokens),
+        log_probabilities=np.concatenate([best.log_probabilities for best in best_of_each]),
+        finish_reason=FinishReason.LENGTH if cut else FinishReason.END_OF_SENTENCE,
+        words=(),
+        attention=None,
+    )
+    read = tuple(token for sentence in sentences for token in sentence.outcome.source.tokens)
+    return Translated(TokenizedText(text, read), (), (whole,), sentences=tuple(sentences))
+
+
+_Placed = TypeVar("_Placed", Token, Word)
+
+
+def _moved(part: _Placed, by: int) -> _Placed:
+    return replace(part, begin=part.begin + by, end=part.end + by)
 
 
 @dataclass(frozen=True)

@@ -31,11 +31,13 @@ from service.presenter import (
     Source,
     Translated,
     check_size,
+    join,
     present,
     select_maps,
     wanted_variant,
 )
 from service.registry import ModelRegistry, ServedModel
+from service.sentences import Span, readable_parts
 
 _log = logging.getLogger(__name__)
 _RETRY_SECONDS = 0.2
@@ -52,6 +54,7 @@ class TranslateRequest:
     source_language: str = ""
     target_language: str = ""
     contexts: tuple[tuple[str, ...], ...] = ()  # the sentences before each text
+    split_sentences: bool | None = None  # None: as the model is made
     max_output_tokens: int | None = None
     attention: AttentionRequest | None = None
     deadline: float | None = None
@@ -64,6 +67,15 @@ class TranslateResult:
     model: str
     version: int
     outcomes: tuple[Translated | HeedError, ...]
+
+
+@dataclass(frozen=True)
+class _Passage:
+    """A text that is translated: its sentences, or all of it as one."""
+
+    text: str
+    spans: tuple[Span, ...]
+    sources: tuple[Source, ...]
 
 
 @dataclass(frozen=True)
@@ -95,24 +107,28 @@ class Translator:
         self._check(request, model)
         maps = select_maps(model.bundle.manifest, model.engine.attention_maps, request.attention)
         self._refuse_if_full(request, model)
-        outcomes: list[Translated | HeedError | Source] = await self._tokenize(request, model)
-        sources = [outcome for outcome in outcomes if isinstance(outcome, Source)]
+        passages = await self._tokenize(request, model)
+        sources = [source for passage in passages if isinstance(passage, _Passage) for source in passage.sources]
         answers = await self._run(request, model, maps, sources)
         check_size(model.bundle.manifest, request.attention, maps, sources, answers)
-        results = iter(answers)
+        results, outcomes = iter(answers), list[Translated | HeedError]()
         turn = _Turn()
-        for place, outcome in enumerate(outcomes):
-            if isinstance(outcome, Source):
+        for passage in passages:
+            if isinstance(passage, HeedError):
+                outcomes.append(passage)
+                continue
+            found = list[Translated | HeedError]()
+            for source in passage.sources:
                 result = next(results)
-                outcomes[place] = (
-                    result if isinstance(result, HeedError) else self._present(request, model, maps, outcome, result)
+                found.append(
+                    result if isinstance(result, HeedError) else self._present(request, model, maps, source, result)
                 )
                 await turn.over()
-        finished = tuple(outcome for outcome in outcomes if not isinstance(outcome, Source))
-        for outcome in finished:
+            outcomes.append(_outcome_of(passage, found))
+        for outcome in outcomes:
             if isinstance(outcome, HeedError):
                 self._metrics.failures.labels(outcome.reason).inc()
-        return TranslateResult(model.name, model.version, finished)
+        return TranslateResult(model.name, model.version, tuple(outcomes))
 
     def _check(self, request: TranslateRequest, model: ServedModel) -> None:
         count = len(request.texts)
@@ -142,47 +158,75 @@ class Translator:
         if load.held_tokens and load.held_tokens + wanted > load.limit_tokens:
             raise self._overloaded(QueueFullError(wanted, load.held_tokens, load.limit_tokens))
 
-    async def _tokenize(self, request: TranslateRequest, model: ServedModel) -> list[Translated | HeedError | Source]:
-        outcomes: list[Translated | HeedError | Source] = []
+    async def _tokenize(self, request: TranslateRequest, model: ServedModel) -> list[_Passage | HeedError]:
+        """A wrong text is an outcome of its own, not an end of the request."""
+        passages: list[_Passage | HeedError] = []
         seconds = self._metrics.phase_seconds.labels("tokenize")
         turn = _Turn()
         for place, text in enumerate(request.texts):
             with seconds.time():
-                outcomes.append(self._tokenize_in_context(request, place, text, model))
+                try:
+                    passages.append(self._tokenize_passage(request, place, text, model))
+                except InvalidFieldError as error:
+                    passages.append(error)
             await turn.over()
-        return outcomes
+        return passages
 
-    def _tokenize_in_context(
-        self, request: TranslateRequest, place: int, text: str, model: ServedModel
-    ) -> Source | InvalidFieldError:
-        """A text and the last of the sentences before it, as many as the model reads."""
-        source = self._tokenize_one(f"contents[{place}]", text, model)
-        if isinstance(source, InvalidFieldError) or not request.contexts:
-            return source if isinstance(source, InvalidFieldError) else Source(source)
+    def _tokenize_passage(self, request: TranslateRequest, place: int, text: str, model: ServedModel) -> _Passage:
+        """A text's sentences, each with the last of the sentences before it, as many as the model reads.
+
+        Raises InvalidFieldError.
+        """
+        field = f"contents[{place}]"
+        self._check_characters(field, text)
+        spans = self._split(request, text, model)
+        sentences = [self._tokenize_one(field, span.of(text) if len(spans) > 1 else text, model) for span in spans]
+        before = self._tokenize_context(request, place, model)
+        read = model.bundle.manifest.context_sentences
+        sources = [
+            Source(sentence, tuple([*before, *sentences[:number]][-read:] if read else ()))
+            for number, sentence in enumerate(sentences)
+        ]
+        return _Passage(text, spans, tuple(sources))
+
+    def _split(self, request: TranslateRequest, text: str, model: ServedModel) -> tuple[Span, ...]:
+        """What is translated by itself: sentences, or the whole text."""
+        manifest, tokenizer = model.bundle.manifest, model.bundle.source_tokenizer
+        wanted = manifest.splits_sentences if request.split_sentences is None else request.split_sentences
+        if not wanted:
+            return (Span(0, len(text)),)
+        language = request.source_language or next(iter(manifest.source_languages), "")
+
+        def fits(part: str) -> bool:
+            return len(tokenizer.encode_ids(part)) <= manifest.limits.max_source_tokens
+
+        return readable_parts(text, language, fits)
+
+    def _tokenize_context(self, request: TranslateRequest, place: int, model: ServedModel) -> list[TokenizedText]:
+        if not request.contexts:
+            return []
         before = request.contexts[place]
-        context = []
-        for number in range(max(0, len(before) - model.bundle.manifest.context_sentences), len(before)):
-            field = f"contexts[{place}].source_sentences[{number}]"
-            sentence = self._tokenize_one(field, before[number], model)
-            if isinstance(sentence, InvalidFieldError):
-                return sentence
-            context.append(sentence)
-        return Source(source, tuple(context))
+        numbers = range(max(0, len(before) - model.bundle.manifest.context_sentences), len(before))
+        fields = {number: f"contexts[{place}].source_sentences[{number}]" for number in numbers}
+        for number, field in fields.items():
+            self._check_characters(field, before[number])
+        return [self._tokenize_one(field, before[number], model) for number, field in fields.items()]
 
-    def _tokenize_one(self, field: str, text: str, model: ServedModel) -> TokenizedText | InvalidFieldError:
-        """A wrong text is an outcome of its own, not an end of the request."""
+    def _check_characters(self, field: str, text: str) -> None:
         if not text or text.isspace():
-            return InvalidFieldError(field, "empty", "EMPTY_TEXT")
+            raise InvalidFieldError(field, "empty", "EMPTY_TEXT")
         limit = self._limits.max_characters
         if len(text) > limit:
-            return InvalidFieldError(
+            raise InvalidFieldError(
                 field, f"{len(text)} characters; {limit} are allowed", "TEXT_TOO_LONG", limit=str(limit)
             )
+
+    def _tokenize_one(self, field: str, text: str, model: ServedModel) -> TokenizedText:
         tokens = len(model.bundle.source_tokenizer.encode_ids(text))  # offsets cost eighty times as much: later
         limit = model.bundle.manifest.limits.max_source_tokens
         if tokens > limit:
             problem = f"{tokens} tokens; {model.name} allows {limit}"
-            return InvalidFieldError(field, problem, "TEXT_TOO_LONG", limit=str(limit))
+            raise InvalidFieldError(field, problem, "TEXT_TOO_LONG", limit=str(limit))
         return model.bundle.source_tokenizer.encode(text)
 
     async def _run(
@@ -265,6 +309,14 @@ class Translator:
                 unaligned = best.attention.measures.unaligned_source_ratio
                 self._metrics.unaligned_source.labels(*labels).observe(unaligned)
         return translated
+
+
+def _outcome_of(passage: _Passage, found: list[Translated | HeedError]) -> Translated | HeedError:
+    """The first failure among a text's sentences is the text's: a translation with a hole in it would not be seen."""
+    translated = [outcome for outcome in found if isinstance(outcome, Translated)]
+    if len(translated) < len(found):
+        return next(outcome for outcome in found if isinstance(outcome, HeedError))
+    return translated[0] if len(found) == 1 else join(passage.text, passage.spans, translated)
 
 
 def _output_limit(request: TranslateRequest, model: ServedModel) -> int:

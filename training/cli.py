@@ -100,14 +100,18 @@ def evaluate(
     limit: Annotated[int, typer.Option(min=1, help="How many sentences at most.")] = 10_000,
     seed: Annotated[int | None, typer.Option(help="Make fresh strings now instead of reading the test set.")] = None,
 ) -> None:
-    """Translate the test set with the service's own engine; print exact match and attention accuracy.
+    """Translate the test set with the service's own engine; print its scores: of a task exact match and attention
+    accuracy, of text BLEU, chrF and exact match by the length of the source.
 
     Example: heed-train evaluate training/configs/dates.yaml --limit 50000 --seed 7
     """
     settings = load_config(config)
-    from training.evaluate import evaluate_bundle
+    from training.evaluate import evaluate_bundle, evaluate_texts
 
-    evaluate_bundle(settings, models, limit, seed, _console)
+    if settings.task is None and seed is None:
+        evaluate_texts(settings, models, limit, _console)
+    else:
+        evaluate_bundle(settings, models, limit, seed, _console)
 
 
 def _say(line: str) -> None:

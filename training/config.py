@@ -104,7 +104,8 @@ class FileCorpus(_Section):
     validation: list[TsvFile | PairFiles] | None = None
     test: list[TsvFile | PairFiles] | None = None
     held_out: HeldOut | None = None
-    filters: FilterConfig = FilterConfig()
+    lower_case: bool = False  # all text, as that of some published scores is
+    filters: FilterConfig = FilterConfig()  # of the training files, and of what is held out of them
     augment: AugmentConfig = AugmentConfig()
 
     @model_validator(mode="after")
@@ -330,6 +331,7 @@ class ExportConfig(_Section):
     attribution: list[str] = []
     weights: Literal["best", "average_best", "average_last"] = "best"
     limits: LimitsConfig
+    splits_sentences: bool = False  # the service cuts texts into sentences, where the model has read single ones
     golden_sentences: list[str | Annotated[list[str], Field(min_length=1)]] = Field(min_length=1)  # list: a document
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +18,12 @@ from service.bundle.tokenizer import EOS_ID, PAD_ID, TokenizedText
 from service.engine.engine import Engine, EngineSettings
 from service.engine.onnx_model import open_model
 from service.engine.sentence import Hypothesis, SentenceRequest
-from training.config import Config
+from service.sentences import Span, readable_parts, rejoin
+from training.config import Config, FileCorpus
 from training.corpus import Corpus
 from training.errors import TrainingError
 from training.tasks import Example, Posterior
+from training.text_scores import TextScores, score_by_length, with_references
 
 _CLEAR = 0.9
 
@@ -65,10 +68,7 @@ def evaluate_bundle(config: Config, models: Path, limit: int, seed: int | None, 
     else:
         stream = task.examples(seed)
     examples = list(itertools.islice(stream, limit))
-    try:
-        bundle = Repository(models).load(config.name, config.version)
-    except BundleError as error:
-        raise TrainingError(str(error)) from error
+    bundle = _load(config, models)
     scores, found = score_examples(config, bundle, examples)
     table = Table(title=f"{bundle.label}: {scores.sentences} fresh sentences")
     table.add_column("measure")
@@ -90,6 +90,63 @@ def evaluate_bundle(config: Config, models: Path, limit: int, seed: int | None, 
     for example, text in wrong[:10]:
         console.print(f"  {example.source!r} -> {text}, expected {example.target}", highlight=False, markup=False)
     return scores
+
+
+def _load(config: Config, models: Path) -> Bundle:
+    try:
+        return Repository(models).load(config.name, config.version)
+    except BundleError as error:
+        raise TrainingError(str(error)) from error
+
+
+def evaluate_texts(config: Config, models: Path, limit: int, console: Console) -> dict[str, TextScores]:
+    """Translate the test part of a corpus of files, each source once; print and return BLEU, chrF and exact match.
+
+    Raises TrainingError when the bundle is refused.
+    """
+    examples = Corpus(config.run_directory / "data").examples("test")
+    references = with_references(itertools.islice(examples, limit))
+    bundle = _load(config, models)
+    found = translate_texts(bundle, list(references))
+    lower_case = isinstance(config.corpus, FileCorpus) and config.corpus.lower_case
+    scores = score_by_length(found, references, lower_case)
+    table = Table(title=f"{bundle.label}: {sum(map(len, references.values()))} translations by people")
+    for title in ("sources", "number", "BLEU", "chrF", "exact"):
+        table.add_column(title, justify="left" if title == "sources" else "right")
+    for name, score in scores.items():
+        table.add_row(name, str(score.sentences), f"{score.bleu:.2f}", f"{score.chrf:.2f}", f"{score.exact_match:.1%}")
+    console.print(table)
+    for signature in (scores["all"].bleu_signature, scores["all"].chrf_signature):
+        console.print(signature, highlight=False, markup=False)
+    return scores
+
+
+def translate_texts(bundle: Bundle, texts: Sequence[str]) -> list[str]:
+    """As the service does: sentence by sentence where the bundle says so."""
+    manifest, tokenizer = bundle.manifest, bundle.source_tokenizer
+
+    def fits(part: str) -> bool:
+        return len(tokenizer.encode_ids(part)) <= manifest.limits.max_source_tokens
+
+    language = next(iter(manifest.source_languages), "")
+    parts = [
+        readable_parts(text, language, fits) if manifest.splits_sentences else (Span(0, len(text)),) for text in texts
+    ]
+    requests = [
+        SentenceRequest(tuple(tokenizer.encode_ids(part.of(text))), manifest.limits.max_target_tokens)
+        for text, of_text in zip(texts, parts, strict=True)
+        for part in of_text
+    ]
+    engine = Engine(open_model(bundle), EngineSettings(queue_tokens=2**31))
+    try:
+        results = iter(engine.translate(requests))
+    finally:
+        engine.stop()
+    best = (bundle.target_tokenizer.decode(result.hypotheses[0].target_ids).text for result in results)
+    return [
+        rejoin(text, of_text, list(itertools.islice(best, len(of_text))))[0]
+        for text, of_text in zip(texts, parts, strict=True)
+    ]
 
 
 def _add_ambiguity(table: Table, scores: Ambiguity) -> None:

@@ -118,6 +118,7 @@ def write_bundle(
             source_tokenizer=entries["source"],
             target_tokenizer=entries["target"],
             limits=Limits(**config.export.limits.model_dump()),
+            splits_sentences=config.export.splits_sentences,
             capabilities=model.capabilities,
             graphs=tuple(graphs),
             state=_state_of(graphs),

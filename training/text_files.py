@@ -26,6 +26,8 @@ from training.tasks import Example
 
 _SHOWN_LINES = 20
 _PARTS = ("validation", "test")
+# A file for validation or test is taken as it is: scores on a part of a public test set compare with nobody's.
+_ALL = FilterConfig(max_words=10**6, max_characters=10**6, free_words=10**6, duplicates=False)
 
 
 @dataclass
@@ -64,13 +66,15 @@ def split_files(corpus: FileCorpus, report: Report) -> dict[str, Iterator[Exampl
         parts = {"validation": corpus.validation, "test": corpus.test}
         of_held = Report()  # whose lines are not the training's; what is wrong with them is told all the same
         held = {
-            name: list(_clean(_read(files or [], of_held), corpus.filters, of_held)) for name, files in parts.items()
+            name: list(_clean(_read(files or [], of_held), _ALL, of_held, corpus.lower_case))
+            for name, files in parts.items()
         }
         report.malformed += of_held.malformed
     else:
         held = _hold_out(corpus)
     seen = tuple({group_key(getattr(pair, side)) for pairs in held.values() for pair in pairs} for side in SIDES)
-    training = _without(_clean(_read(corpus.training, report), corpus.filters, report), seen, report)
+    clean = _clean(_read(corpus.training, report), corpus.filters, report, corpus.lower_case)
+    training = _without(clean, seen, report)
     return {"training": training, **{name: iter(pairs) for name, pairs in held.items()}}
 
 
@@ -95,7 +99,7 @@ def _hold_out(corpus: FileCorpus) -> dict[str, list[Example]]:
 
 def _held_pairs(corpus: FileCorpus, groups: int, by: str) -> Iterator[Example]:
     def stream() -> Iterator[Example]:
-        return _clean(_read(corpus.training, Report()), corpus.filters, Report())
+        return _clean(_read(corpus.training, Report()), corpus.filters, Report(), corpus.lower_case)
 
     least = sorted({_hash(group_key(getattr(pair, by))) for pair in stream()})[:groups]
     if len(least) < groups:
@@ -124,10 +128,11 @@ def _without(pairs: Iterable[Example], seen: tuple[set[str], ...], report: Repor
 # --- filters ---------------------------------------------------------------------------------------------------------
 
 
-def _clean(pairs: Iterable[Example], filters: FilterConfig, report: Report) -> Iterator[Example]:
+def _clean(pairs: Iterable[Example], filters: FilterConfig, report: Report, lower_case: bool) -> Iterator[Example]:
     duplicates: set[int] = set()
     for pair in pairs:
-        clean = Example(normalize(pair.source), normalize(pair.target), "")
+        source, target = normalize(pair.source), normalize(pair.target)
+        clean = Example(source.lower(), target.lower(), "") if lower_case else Example(source, target, "")
         reason = _refusal(clean, filters)
         if reason is None and filters.duplicates:
             key = _hash(f"{clean.source}\t{clean.target}")

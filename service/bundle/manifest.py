@@ -181,6 +181,7 @@ class Manifest(_Part):
     source_tokenizer: TokenizerEntry
     target_tokenizer: TokenizerEntry
     limits: Limits
+    splits_sentences: bool = False  # a text is cut into its sentences, as the model's training was
     capabilities: Capabilities
     graphs: tuple[GraphEntry, ...]
     state: tuple[StateTensor, ...]

@@ -18,6 +18,7 @@ from service.presenter import (
     MatrixView,
     Translated,
     TranslatedHypothesis,
+    TranslatedSentence,
     View,
 )
 from service.registry import RefusedModel, ServedModel
@@ -45,6 +46,11 @@ _GENERATIONS = {
     "autoregressive": model_pb2.GENERATION_AUTOREGRESSIVE,
     "one_shot": model_pb2.GENERATION_ONE_SHOT,
 }
+_SPLITTINGS: dict[int, bool | None] = {
+    translation_service_pb2.SENTENCE_SPLITTING_UNSPECIFIED: None,
+    translation_service_pb2.SENTENCE_SPLITTING_NONE: False,
+    translation_service_pb2.SENTENCE_SPLITTING_SENTENCES: True,
+}
 _DATA_TYPES = {
     attention_pb2.MATRIX_DATA_TYPE_FLOAT32: "<f4",
     attention_pb2.MATRIX_DATA_TYPE_FLOAT16: "<f2",
@@ -67,10 +73,17 @@ def to_request(message: translation_service_pb2.TranslateRequest, deadline: floa
         source_language=message.source_language_code,
         target_language=message.target_language_code,
         contexts=tuple(tuple(context.source_sentences) for context in message.contexts),
+        split_sentences=_to_splitting(message.sentence_splitting),
         max_output_tokens=decoding.max_output_tokens if decoding.HasField("max_output_tokens") else None,
         attention=_to_attention_request(message.attention) if message.HasField("attention") else None,
         deadline=deadline,
     )
+
+
+def _to_splitting(splitting: translation_service_pb2.SentenceSplitting) -> bool | None:
+    if splitting not in _SPLITTINGS:
+        raise InvalidFieldError("sentence_splitting", f"{splitting}; choose NONE, SENTENCES or leave it out")
+    return _SPLITTINGS[splitting]
 
 
 def _to_attention_request(message: attention_pb2.AttentionOptions) -> AttentionRequest:
@@ -109,11 +122,24 @@ def from_outcome(
         hypotheses=[_from_hypothesis(hypothesis, data_type) for hypothesis in outcome.hypotheses]
     )
     message.status.SetInParent()  # present, with code 0
+    message.sentences.extend(_from_sentence(sentence, data_type) for sentence in outcome.sentences)
     if outcome.source_words:
         message.source_tokens.extend(_from_token(token) for token in outcome.source.tokens)
         message.source_words.extend(_from_word(word) for word in outcome.source_words)
         message.context_sentences.extend(_from_context_sentence(sentence) for sentence in outcome.context)
     return message
+
+
+def _from_sentence(
+    sentence: TranslatedSentence, data_type: attention_pb2.MatrixDataType
+) -> translation_pb2.TranslatedSentence:
+    return translation_pb2.TranslatedSentence(
+        begin_offset=sentence.source.begin,
+        end_offset=sentence.source.end,
+        target_begin_offset=sentence.target.begin,
+        target_end_offset=sentence.target.end,
+        translation=from_outcome(sentence.outcome, data_type),
+    )
 
 
 def _from_context_sentence(sentence: ContextSentence) -> translation_pb2.ContextSentence:
@@ -254,6 +280,7 @@ def from_model(model: ServedModel, default_model: str | None) -> model_pb2.Model
         execution_provider=model.engine.execution_provider,
         scores=manifest.provenance.scores,
         is_default=manifest.name == default_model,
+        splits_sentences=manifest.splits_sentences,
     )
 
 

@@ -97,7 +97,8 @@ class TranslationServicer:
         name = attention_pb2.AttentionView.Name(view).removeprefix("ATTENTION_VIEW_").lower()
         packed = sum(
             len(matrix.data)
-            for translation in reply.translations
+            for whole in reply.translations
+            for translation in [whole, *(sentence.translation for sentence in whole.sentences)]
             for hypothesis in translation.hypotheses
             for matrix in hypothesis.attention.matrices
         )

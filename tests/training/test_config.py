@@ -105,7 +105,7 @@ def refusal(path: Path) -> str:
 def test_every_shipped_config_is_there() -> None:
     names = {"dates", "dates-in-context", "dates-soft-feedback", "reverse", "reverse-transformer"}
     names |= {"sandglass-reverse", "sandglass-reverse-recurrent", "mechanisms-dates", "mechanisms-reverse"}
-    names |= {"benchmark-training", "tatoeba-de-en", "tatoeba-en-de"}
+    names |= {"benchmark-training", "tatoeba-de-en", "tatoeba-en-de", "multi30k-en-de"}
     assert {path.stem for path in SHIPPED} == names
 
 

@@ -397,11 +397,18 @@ def test_every_line_is_kept_or_counted(tmp_path: Path) -> None:
     assert report.lines == len(lines) == len(found["training"]) + report.refused.total()
 
 
-def test_named_parts_are_filtered_too(tmp_path: Path) -> None:
+def test_named_parts_are_taken_whole(tmp_path: Path) -> None:
+    """A score on a part of a public test set compares with nobody's."""
     validation = [tsv(tmp_path / "v.tsv", [("a b c", "a b c"), ("a b c d", "x"), ("a b c", "a b c")])]
     entry = tsv(tmp_path / "pairs.tsv", PAIRS)
     found, _ = read(corpus_of(tmp_path, entry, validation=validation, filters={"max_words": 3}))
-    assert found["validation"] == [("a b c", "a b c")]
+    assert found["validation"] == [("a b c", "a b c"), ("a b c d", "x"), ("a b c", "a b c")]
+
+
+def test_lower_case_is_for_every_part(tmp_path: Path) -> None:
+    entry, validation = tsv(tmp_path / "pairs.tsv", [("ÄB", "C")]), [tsv(tmp_path / "v.tsv", [("D", "É")])]
+    found, _ = read(corpus_of(tmp_path, entry, validation=validation, lower_case=True))
+    assert (found["training"], found["validation"]) == ([("äb", "c")], [("d", "é")])
 
 
 def test_a_report_for_a_person(tmp_path: Path) -> None:
@@ -613,9 +620,9 @@ def test_the_same_files_are_prepared_to_the_same_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("part", ["training", *PARTS])
 def test_a_part_without_a_pair_is_refused(tmp_path: Path, part: str) -> None:
-    """All its pairs are too long."""
+    """All its pairs are too long, or empty."""
     parts = {name: [tsv(tmp_path / f"{name}.tsv", [(f"{name} s", f"{name} t")])] for name in ("training", *PARTS)}
-    parts[part] = [tsv(tmp_path / f"{part}.tsv", [("x " * 9, "y " * 9)])]
+    parts[part] = [tsv(tmp_path / f"{part}.tsv", [("x " * 9, "y " * 9 if part == "training" else " ")])]
     corpus = FileCorpus.model_validate({"kind": "files", **parts, "filters": {"max_words": 5}})
     with pytest.raises(CorpusError, match=rf"no pair is left for {part}: look at .*report\.json"):
         prepare(file_config(tmp_path, corpus), ignore_progress)

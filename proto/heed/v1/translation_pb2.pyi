@@ -25,18 +25,34 @@ class DecodingOptions(_message.Message):
     def __init__(self, max_output_tokens: _Optional[int] = ...) -> None: ...
 
 class Translation(_message.Message):
-    __slots__ = ("status", "hypotheses", "source_tokens", "source_words", "context_sentences")
+    __slots__ = ("status", "hypotheses", "source_tokens", "source_words", "context_sentences", "sentences")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     HYPOTHESES_FIELD_NUMBER: _ClassVar[int]
     SOURCE_TOKENS_FIELD_NUMBER: _ClassVar[int]
     SOURCE_WORDS_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_SENTENCES_FIELD_NUMBER: _ClassVar[int]
+    SENTENCES_FIELD_NUMBER: _ClassVar[int]
     status: _status_pb2.Status
     hypotheses: _containers.RepeatedCompositeFieldContainer[Hypothesis]
     source_tokens: _containers.RepeatedCompositeFieldContainer[Token]
     source_words: _containers.RepeatedCompositeFieldContainer[Word]
     context_sentences: _containers.RepeatedCompositeFieldContainer[ContextSentence]
-    def __init__(self, status: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., hypotheses: _Optional[_Iterable[_Union[Hypothesis, _Mapping]]] = ..., source_tokens: _Optional[_Iterable[_Union[Token, _Mapping]]] = ..., source_words: _Optional[_Iterable[_Union[Word, _Mapping]]] = ..., context_sentences: _Optional[_Iterable[_Union[ContextSentence, _Mapping]]] = ...) -> None: ...
+    sentences: _containers.RepeatedCompositeFieldContainer[TranslatedSentence]
+    def __init__(self, status: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., hypotheses: _Optional[_Iterable[_Union[Hypothesis, _Mapping]]] = ..., source_tokens: _Optional[_Iterable[_Union[Token, _Mapping]]] = ..., source_words: _Optional[_Iterable[_Union[Word, _Mapping]]] = ..., context_sentences: _Optional[_Iterable[_Union[ContextSentence, _Mapping]]] = ..., sentences: _Optional[_Iterable[_Union[TranslatedSentence, _Mapping]]] = ...) -> None: ...
+
+class TranslatedSentence(_message.Message):
+    __slots__ = ("begin_offset", "end_offset", "target_begin_offset", "target_end_offset", "translation")
+    BEGIN_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    END_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    TARGET_BEGIN_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    TARGET_END_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    TRANSLATION_FIELD_NUMBER: _ClassVar[int]
+    begin_offset: int
+    end_offset: int
+    target_begin_offset: int
+    target_end_offset: int
+    translation: Translation
+    def __init__(self, begin_offset: _Optional[int] = ..., end_offset: _Optional[int] = ..., target_begin_offset: _Optional[int] = ..., target_end_offset: _Optional[int] = ..., translation: _Optional[_Union[Translation, _Mapping]] = ...) -> None: ...
 
 class ContextSentence(_message.Message):
     __slots__ = ("text", "tokens", "words")

@@ -2,6 +2,7 @@ from heed.v1 import attention_pb2 as _attention_pb2
 from heed.v1 import model_pb2 as _model_pb2
 from heed.v1 import translation_pb2 as _translation_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
@@ -9,8 +10,17 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class SentenceSplitting(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SENTENCE_SPLITTING_UNSPECIFIED: _ClassVar[SentenceSplitting]
+    SENTENCE_SPLITTING_NONE: _ClassVar[SentenceSplitting]
+    SENTENCE_SPLITTING_SENTENCES: _ClassVar[SentenceSplitting]
+SENTENCE_SPLITTING_UNSPECIFIED: SentenceSplitting
+SENTENCE_SPLITTING_NONE: SentenceSplitting
+SENTENCE_SPLITTING_SENTENCES: SentenceSplitting
+
 class TranslateRequest(_message.Message):
-    __slots__ = ("model", "version", "source_language_code", "target_language_code", "contents", "mime_type", "contexts", "decoding", "attention")
+    __slots__ = ("model", "version", "source_language_code", "target_language_code", "contents", "mime_type", "contexts", "decoding", "attention", "sentence_splitting")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     SOURCE_LANGUAGE_CODE_FIELD_NUMBER: _ClassVar[int]
@@ -20,6 +30,7 @@ class TranslateRequest(_message.Message):
     CONTEXTS_FIELD_NUMBER: _ClassVar[int]
     DECODING_FIELD_NUMBER: _ClassVar[int]
     ATTENTION_FIELD_NUMBER: _ClassVar[int]
+    SENTENCE_SPLITTING_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: int
     source_language_code: str
@@ -29,7 +40,8 @@ class TranslateRequest(_message.Message):
     contexts: _containers.RepeatedCompositeFieldContainer[DocumentContext]
     decoding: _translation_pb2.DecodingOptions
     attention: _attention_pb2.AttentionOptions
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., source_language_code: _Optional[str] = ..., target_language_code: _Optional[str] = ..., contents: _Optional[_Iterable[str]] = ..., mime_type: _Optional[str] = ..., contexts: _Optional[_Iterable[_Union[DocumentContext, _Mapping]]] = ..., decoding: _Optional[_Union[_translation_pb2.DecodingOptions, _Mapping]] = ..., attention: _Optional[_Union[_attention_pb2.AttentionOptions, _Mapping]] = ...) -> None: ...
+    sentence_splitting: SentenceSplitting
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., source_language_code: _Optional[str] = ..., target_language_code: _Optional[str] = ..., contents: _Optional[_Iterable[str]] = ..., mime_type: _Optional[str] = ..., contexts: _Optional[_Iterable[_Union[DocumentContext, _Mapping]]] = ..., decoding: _Optional[_Union[_translation_pb2.DecodingOptions, _Mapping]] = ..., attention: _Optional[_Union[_attention_pb2.AttentionOptions, _Mapping]] = ..., sentence_splitting: _Optional[_Union[SentenceSplitting, str]] = ...) -> None: ...
 
 class DocumentContext(_message.Message):
     __slots__ = ("source_sentences", "target_sentences")

@@ -1,0 +1,94 @@
+"""A long text to sentences, each with its place in the text: what models that were trained on sentences can read.
+
+Wraps sentencex, which knows the abbreviations and marks of hundreds of languages. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sentencex import get_sentence_boundaries
+
+_CLAUSE_ENDS = frozenset(",;:–—)]}、，；：")
+# What sentencex takes for an end: an initial ("M. Dupont"), and "1." where that says "first" ("am 1. Mai, dem …").
+_UNFINISHED = re.compile(r"(?:^|[\s(])[^\W\d_]\.$")
+_UNFINISHED_WITH_ORDINALS = re.compile(r"(?:^|[\s(])(?:[^\W\d_]|\d{1,2})\.$")
+_ORDINALS = frozenset(["bs", "cs", "da", "de", "et", "eu", "fi", "fo", "hr", "hu", "is", "lb", "lv", "nb", "nn", "no"])
+_ORDINALS |= {"pl", "sk", "sl", "sr", "tr"}
+_SPACES = re.compile(r"\s+")
+
+
+@dataclass(frozen=True)
+class Span:
+    """A part of a text: ``begin`` inclusive, ``end`` exclusive, in Unicode code points."""
+
+    begin: int
+    end: int
+
+    def of(self, text: str) -> str:
+        return text[self.begin : self.end]
+
+
+def split_sentences(text: str, language: str) -> tuple[Span, ...]:
+    """The sentences of ``text`` in order, with nothing but white space before, between and behind them.
+
+    ``language`` is a BCP 47 code; of one that sentencex does not know it takes the rules of a related one, or English.
+    """
+    spans: list[Span] = []
+    unfinished = _UNFINISHED_WITH_ORDINALS if language.split("-")[0].lower() in _ORDINALS else _UNFINISHED
+    for found in get_sentence_boundaries(language, text):
+        span = _stripped(text, found["start_index"], found["end_index"])
+        if not span.of(text):
+            continue
+        last = spans[-1] if spans else span
+        if unfinished.search(last.of(text)) and text[last.end : span.begin] == " ":
+            span = Span(spans.pop().begin, span.end)
+        spans.append(span)
+    return tuple(spans)
+
+
+def cut_to_fit(text: str, sentence: Span, fits: Callable[[str], bool]) -> tuple[Span, ...] | None:
+    """The sentence in as few pieces as ``fits`` allows, each cut behind a clause if one ends in its last half, or else
+    at white space; None where a run without white space does not fit.
+
+    ``fits`` must hold for every beginning of a string that it holds for.
+    """
+    pieces: list[Span] = []
+    begin, end = sentence.begin, sentence.end
+    while not fits(text[begin:end]):
+        breaks = [space.span() for space in _SPACES.finditer(text, begin, end)]
+        low, high = 0, len(breaks)  # the first ``low`` breaks leave a piece that fits
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (middle + 1, high) if fits(text[begin : breaks[middle][0]]) else (low, middle)
+        if low == 0:
+            return None
+        clauses = [place for place in range(low // 2, low) if text[breaks[place][0] - 1] in _CLAUSE_ENDS]
+        piece_end, next_begin = breaks[clauses[-1] if clauses else low - 1]
+        pieces.append(Span(begin, piece_end))
+        begin = next_begin
+    return (*pieces, Span(begin, end))
+
+
+def readable_parts(text: str, language: str, fits: Callable[[str], bool]) -> tuple[Span, ...]:
+    """The sentences, those that do not fit cut further; one that cannot be cut is left as it is."""
+    found = split_sentences(text, language)
+    return tuple(piece for sentence in found for piece in cut_to_fit(text, sentence, fits) or (sentence,))
+
+
+def rejoin(text: str, parts: Sequence[Span], translations: Sequence[str]) -> tuple[str, tuple[Span, ...]]:
+    """The translations with the white space that ``text`` has between its parts, and where each of them stands."""
+    written, places = "", list[Span]()
+    for number, translation in enumerate(translations):
+        if number:
+            written += text[parts[number - 1].end : parts[number].begin] or " "
+        places.append(Span(len(written), len(written) + len(translation)))
+        written += translation
+    return written, tuple(places)
+
+
+def _stripped(text: str, begin: int, end: int) -> Span:
+    part = text[begin:end]
+    return Span(begin + len(part) - len(part.lstrip()), begin + len(part.rstrip()))
