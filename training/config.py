@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
+from training.config_files import read_values
 from training.errors import ConfigError
 from training.tasks import TASKS, Task, TaskName
 
@@ -330,6 +330,7 @@ class ExportConfig(_Section):
     license: str
     attribution: list[str] = []
     weights: Literal["best", "average_best", "average_last"] = "best"
+    weights_dtype: Literal["float32", "float16"] = "float32"  # of the file; computing is in float32
     limits: LimitsConfig
     splits_sentences: bool = False  # the service cuts texts into sentences, where the model has read single ones
     golden_sentences: list[str | Annotated[list[str], Field(min_length=1)]] = Field(min_length=1)  # list: a document
@@ -405,17 +406,12 @@ class Config(_Section):
 
 
 def load_config(path: Path) -> Config:
-    """Read and check a YAML config.
+    """Read and check a YAML config, laid over its ``base`` where it names one.
 
     Raises ConfigError, naming the key, the value and what is allowed; relative paths stay relative to where the
     command runs.
     """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read the config {path}: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    values = read_values(path)
     try:
         return Config.model_validate(values)
     except ValidationError as error:

@@ -12,6 +12,8 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
+
 from service.bundle.manifest import (
     FORMAT_VERSION,
     MANIFEST_FILE,
@@ -31,11 +33,13 @@ from training.align import chosen_alignment
 from training.alignment import measure_alignment
 from training.config import Config
 from training.corpus import SIDES, Corpus
-from training.graphs import WEIGHTS_FILE, write_graphs, write_weights
+from training.graphs import WEIGHTS_FILE, round_weights, write_graphs, write_weights
 from training.models.interface import AutoregressiveModel, TranslationModel
 from training.parity import prove_parity, translate
 from training.trainer import load_weights
 from training.validation import validate
+
+_DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
 def export_bundle(config: Config, corpus: Corpus, repository: Path, progress: Callable[[str], None]) -> Path:
@@ -45,6 +49,7 @@ def export_bundle(config: Config, corpus: Corpus, repository: Path, progress: Ca
     """
     corpus.check(config)
     model, updates = load_weights(config, corpus)
+    round_weights(model, _DTYPES[config.export.weights_dtype])  # what is measured is what is stored
     score = validate(model, corpus.arrays("validation"), config.training.batch_tokens)
     directory = repository / config.name / str(config.version)
     return write_bundle(
@@ -67,17 +72,15 @@ def export_bundle(config: Config, corpus: Corpus, repository: Path, progress: Ca
 def _chosen_alignment(
     config: Config, model: TranslationModel, corpus: Corpus, updates: list[int]
 ) -> AlignmentEntry | None:
-    """By links of people, by the task, by what the training told the model; None: the model's own."""
+    """By links of people, by what the training told the model, or measured; None: the model's own."""
     if not isinstance(model, AutoregressiveModel):
         return None
     if (by_people := chosen_alignment(config, updates)) is not None:
         return by_people
-    if config.task is not None:
-        return measure_alignment(model, corpus, config.task)
     guided = config.training.guided_alignment
-    if guided is None:
-        return None
-    return AlignmentEntry(map=guided.map, heads=(guided.head,), shift=0, chosen_by="guided in the training")
+    if guided is not None and config.task is None:
+        return AlignmentEntry(map=guided.map, heads=(guided.head,), shift=0, chosen_by="guided in the training")
+    return measure_alignment(model, corpus, config.task)
 
 
 def write_bundle(
@@ -99,7 +102,7 @@ def write_bundle(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        weights = write_weights(model, partial / WEIGHTS_FILE)
+        weights = write_weights(model, partial / WEIGHTS_FILE, _DTYPES[config.export.weights_dtype])
         graphs = write_graphs(model, partial, weights, alignment)
         worst = prove_parity(model, partial, graphs)
         progress(f"parity with PyTorch: greatest difference {worst:.2e}")

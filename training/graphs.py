@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import onnx
 import torch
@@ -91,21 +92,44 @@ class _OneShot(nn.Module):
 # --- weights ---------------------------------------------------------------------------------------------------------
 
 
-def write_weights(model: nn.Module, path: Path) -> dict[str, tuple[int, int]]:
-    """Write the canonical weights; return each tensor's place in the file: (offset, length) in bytes.
+class StoredWeights(NamedTuple):
+    """Where in the file each tensor is: (offset, length) in bytes; and the type of its numbers there."""
+
+    places: dict[str, tuple[int, int]]
+    dtype: torch.dtype
+
+
+def round_weights(model: nn.Module, dtype: torch.dtype) -> None:
+    """Make every weight a number of ``dtype``, so that the model is what its stored weights are.
+
+    Raises TrainingError for one that is too large.
+    """
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if tensor.is_floating_point():
+                tensor.copy_(rounded := tensor.to(dtype))
+                if not bool(rounded.isfinite().all()):
+                    raise TrainingError(f"{name} has a weight beyond {torch.finfo(dtype).max}: export it in float32")
+
+
+def write_weights(model: nn.Module, path: Path, dtype: torch.dtype = torch.float32) -> StoredWeights:
+    """Write the canonical weights in ``dtype``, which must hold them exactly (``round_weights``).
 
     Tied weights are in the file once, under the first of their names, and have one place.
     """
     state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    stored = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    if not all(torch.equal(stored[name].to(tensor.dtype), tensor) for name, tensor in state.items()):
+        raise ValueError(f"weights that are no numbers of {dtype}: round them first")
     first: dict[tuple[int, torch.Size], str] = {}
     same = {name: first.setdefault((tensor.data_ptr(), tensor.shape), name) for name, tensor in state.items()}
-    save_file({name: state[name].contiguous() for name in dict.fromkeys(same.values())}, path)
+    save_file({name: stored[name].contiguous() for name in dict.fromkeys(same.values())}, path)
     with path.open("rb") as file:
         (header_length,) = struct.unpack("<Q", file.read(8))  # the safetensors format: u64 length, JSON header, data
         header = json.loads(file.read(header_length))
     start = 8 + header_length
     places = {name: header[same[name]]["data_offsets"] for name in state}
-    return {name: (start + begin, end - begin) for name, (begin, end) in places.items()}
+    return StoredWeights({name: (start + begin, end - begin) for name, (begin, end) in places.items()}, dtype)
 
 
 # --- graphs ----------------------------------------------------------------------------------------------------------
@@ -114,7 +138,7 @@ def write_weights(model: nn.Module, path: Path) -> dict[str, tuple[int, int]]:
 def write_graphs(
     model: TranslationModel,
     directory: Path,
-    weights: dict[str, tuple[int, int]],
+    weights: StoredWeights,
     alignment: AlignmentEntry | None = None,
 ) -> list[GraphEntry]:
     """Export a model of any family into ``directory``, where ``weights`` were written; ``alignment`` in place of the
@@ -238,7 +262,7 @@ class _Writer:
 
     model: TranslationModel
     directory: Path
-    weights: dict[str, tuple[int, int]]
+    weights: StoredWeights
     alignment: AlignmentEntry | None
 
     def variants(self, role: Role) -> dict[AttentionVariant, list[str]]:
@@ -298,19 +322,18 @@ def _strip_debris(proto: ModelProto) -> None:
     proto.graph.doc_string = proto.doc_string = ""
 
 
-def _point_at_weights(
-    proto: ModelProto, state: dict[str, Tensor], weights: dict[str, tuple[int, int]], file_name: str
-) -> None:
+def _point_at_weights(proto: ModelProto, state: dict[str, Tensor], weights: StoredWeights, file_name: str) -> None:
     """Make every large initializer a reference into the weights file, so that all graphs share one copy.
 
     The exporter folds the transposition of a linear layer's weight; the canonical weight is put back with a Transpose
-    node, which onnxruntime folds when it loads. Raises TrainingError for a large constant that is no weight.
+    node, which onnxruntime folds when it loads, as it does the Cast of weights that are stored in float16. Raises
+    TrainingError for a large constant that is no weight.
     """
     kept, added = [], {}
     for tensor in proto.graph.initializer:
         name = tensor.name.removeprefix("model.")
-        if name in weights:
-            added[tensor.name] = _external(tensor.name, tensor.dims, weights[name])
+        if name in weights.places:
+            added[tensor.name] = _external(tensor.name, tensor.dims, weights.places[name])
             continue
         value = torch.from_numpy(numpy_helper.to_array(tensor).copy())
         source = _transposed_weight(value, state)
@@ -319,9 +342,13 @@ def _point_at_weights(
             continue
         if source is None:
             raise TrainingError(f"{file_name}: the constant {tensor.name} {list(tensor.dims)} is none of the weights")
-        added[f"model.{source}"] = _external(f"model.{source}", list(reversed(tensor.dims)), weights[source])
+        added[f"model.{source}"] = _external(f"model.{source}", list(reversed(tensor.dims)), weights.places[source])
         node = helper.make_node("Transpose", [f"model.{source}"], [tensor.name], perm=[1, 0])
         proto.graph.node.insert(0, node)
+    if weights.dtype == torch.float16:
+        for name, tensor in added.items():
+            tensor.name, tensor.data_type = f"{name}.float16", TensorProto.FLOAT16
+            proto.graph.node.insert(0, helper.make_node("Cast", [tensor.name], [name], to=TensorProto.FLOAT))
     del proto.graph.initializer[:]
     proto.graph.initializer.extend([*kept, *added.values()])
 

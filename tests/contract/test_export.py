@@ -22,8 +22,9 @@ from service.engine.sentence import Hypothesis, SentenceRequest
 from tests.conftest import BUNDLES
 from tests.make_bundles import tiny_config, tiny_model
 from training.config import Config, ModelConfig, SandGlassConfig, SoftFeedbackConfig, TokenizerConfig
-from training.errors import ConfigError, ParityError
+from training.errors import ConfigError, ParityError, TrainingError
 from training.export import write_bundle
+from training.graphs import round_weights
 from training.models import build
 from training.models.interface import Decoded, OneShotModel, TranslationModel
 from training.models.recurrent import RecurrentModel
@@ -268,6 +269,38 @@ def test_a_sandglass_without_an_alignment_becomes_no_bundle(
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", [None, SandGlassConfig()], ids=["recurrent", "sandglass"])
+def test_weights_in_float16_take_half_the_room_and_are_the_models_own(
+    tmp_path: Path, tokenizers: dict[str, Path], model: ModelConfig | None
+) -> None:
+    """The proof compares the graphs with a model whose weights are those that are stored."""
+    config = config_of(model)
+    torch.manual_seed(8)
+    exact = lively(build(config.model, PIECES, PIECES), 2.0)
+    rounded = copy.deepcopy(exact)
+    round_weights(rounded, torch.float16)
+    halved = config.model_copy(update={"export": config.export.model_copy(update={"weights_dtype": "float16"})})
+    with pytest.raises(ValueError, match=r"no numbers of torch\.float16: round them first"):
+        write_bundle(tmp_path / "not" / "1", exact, halved, tokenizers, PROVENANCE, lambda _: None)
+    full, half = (
+        write_bundle(tmp_path / kind.export.weights_dtype / "1", rounded, kind, tokenizers, PROVENANCE, lambda _: None)
+        for kind in (config, halved)
+    )
+    stored, state = load_file(half / "weights.safetensors"), rounded.state_dict()
+    assert {tensor.dtype for tensor in stored.values() if tensor.is_floating_point()} == {torch.float16}
+    assert all(torch.equal(tensor.to(state[name].dtype), state[name]) for name, tensor in stored.items())
+    sizes = [(directory / "weights.safetensors").stat().st_size for directory in (half, full)]
+    assert sizes[0] < 0.6 * sizes[1]
+
+
+def test_a_weight_beyond_float16_is_refused() -> None:
+    model = torch.nn.Linear(2, 1)
+    with torch.no_grad():
+        model.bias.fill_(70_000.0)
+    with pytest.raises(TrainingError, match=r"bias has a weight beyond 65504\.0: export it in float32"):
+        round_weights(model, torch.float16)
 
 
 @EVERY_FAMILY
