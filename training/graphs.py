@@ -30,7 +30,8 @@ from training.models.interface import AutoregressiveModel, Context, Encoded, One
 
 WEIGHTS_FILE = "weights.safetensors"
 _OPSET = 22
-_OWN_CONSTANT_BYTES = 1024  # a constant of the graph's own is smaller; anything larger must be a weight with a name
+# A constant of the graph's own is smaller, or whole numbers, such as places; any other must be a weight with a name.
+_OWN_CONSTANT_BYTES = 1024
 _DTYPES: dict[int, Dtype] = {
     TensorProto.FLOAT: "float32",
     TensorProto.INT64: "int64",
@@ -337,7 +338,7 @@ def _point_at_weights(proto: ModelProto, state: dict[str, Tensor], weights: Stor
             continue
         value = torch.from_numpy(numpy_helper.to_array(tensor).copy())
         source = _transposed_weight(value, state)
-        if source is None and value.nbytes < _OWN_CONSTANT_BYTES:
+        if source is None and (value.nbytes < _OWN_CONSTANT_BYTES or not value.is_floating_point()):
             kept.append(tensor)
             continue
         if source is None:

@@ -21,7 +21,14 @@ from service.engine.onnx_model import OnnxModel, open_model
 from service.engine.sentence import Hypothesis, SentenceRequest
 from tests.conftest import BUNDLES
 from tests.make_bundles import tiny_config, tiny_model
-from training.config import Config, ModelConfig, SandGlassConfig, SoftFeedbackConfig, TokenizerConfig
+from training.config import (
+    Config,
+    ModelConfig,
+    SandGlassConfig,
+    SoftFeedbackConfig,
+    TokenizerConfig,
+    TransformerConfig,
+)
 from training.errors import ConfigError, ParityError, TrainingError
 from training.export import write_bundle
 from training.graphs import round_weights
@@ -271,7 +278,13 @@ def test_a_sandglass_without_an_alignment_becomes_no_bundle(
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("model", [None, SandGlassConfig()], ids=["recurrent", "sandglass"])
+#: Wide heads and many places, whose constants would be large.
+ROTARY = TransformerConfig(
+    size=32, heads=1, feed_forward=24, encoder_layers=1, decoder_layers=2, positions="rotary", max_positions=160
+)
+
+
+@pytest.mark.parametrize("model", [None, SandGlassConfig(), ROTARY], ids=["recurrent", "sandglass", "transformer"])
 def test_weights_in_float16_take_half_the_room_and_are_the_models_own(
     tmp_path: Path, tokenizers: dict[str, Path], model: ModelConfig | None
 ) -> None:

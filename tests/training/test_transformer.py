@@ -128,6 +128,12 @@ def test_rotation_is_that_of_complex_numbers(position: int, half: int, seed: int
         assert complex(*found[2 * i : 2 * i + 2].tolist()) == pytest.approx(number, abs=1e-4)
 
 
+def test_a_product_turns_as_places_changed_do() -> None:
+    tensor, positions = torch.randn(3, 2, 5, 6), torch.randint(0, 50, (3, 5))
+    found = rotated(tensor, rotation(positions, 6, by_product=True))
+    torch.testing.assert_close(found, rotated(tensor, rotation(positions, 6)))
+
+
 @settings(deadline=None)
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 60), st.integers(1, 5), SEEDS)
 def test_rotated_products_know_the_distance_alone(one: int, other: int, shift: int, half: int, seed: int) -> None:

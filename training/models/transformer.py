@@ -164,7 +164,7 @@ class Transformer(AutoregressiveModel):
         length = source_ids.shape[1]
         mask = length_mask(source_lengths, length)[:, None, None]
         positions = torch.arange(length, device=source_ids.device).unsqueeze(0)
-        hidden, turning = self._embed(self.source_embedding, source_ids, positions), self._rotation(positions)
+        hidden, turning = self._embed(self.source_embedding, source_ids, positions), self._rotation(positions, weighed)
         attention: Tensors = {}
         for number, layer in enumerate(self.encoder):
             hidden, weights = layer(hidden, turning, mask, weighed)
@@ -179,7 +179,8 @@ class Transformer(AutoregressiveModel):
         read, attention = self._read(source_ids, source_lengths, weighed)
         length = target_inputs.shape[1]
         positions = torch.arange(length, device=target_inputs.device).unsqueeze(0)
-        hidden, turning = self._embed(self.target_embedding, target_inputs, positions), self._rotation(positions)
+        hidden = self._embed(self.target_embedding, target_inputs, positions)
+        turning = self._rotation(positions, weighed)
         causal = torch.ones(length, length, dtype=torch.bool, device=target_inputs.device).tril()[None, None]
         mask = length_mask(source_lengths, source_ids.shape[1])[:, None, None]
         layers = self._decoder_layers
@@ -200,9 +201,9 @@ class Transformer(AutoregressiveModel):
         dropped: Tensor = self.dropout(embedded)
         return dropped
 
-    def _rotation(self, positions: Tensor) -> Rotation | None:
+    def _rotation(self, positions: Tensor, weighed: bool = True) -> Rotation | None:
         rotary = self.config.positions == "rotary"
-        return rotation(positions, self.config.size // self.config.heads) if rotary else None
+        return rotation(positions, self.config.size // self.config.heads, not weighed) if rotary else None
 
 
 class MultiHead(nn.Module):
@@ -380,21 +381,24 @@ def sinusoids(positions: Tensor, size: int) -> Tensor:
 
 class Rotation(NamedTuple):
     """What turns vectors by their positions: ``cos`` and ``sin`` (rows or 1, length, 1, size) of the angles, and
-    ``quarter`` (size, size), which turns each pair of channels by 90 degrees: a product of which is fast everywhere."""
+    ``quarter`` (size, size), a product by which turns each pair of channels by 90 degrees. That is what trains fastest;
+    None has the channels change places, which needs no constant of that size in an exported graph."""
 
     cos: Tensor
     sin: Tensor
-    quarter: Tensor
+    quarter: Tensor | None
 
 
-def rotation(positions: Tensor, size: int) -> Rotation:
+def rotation(positions: Tensor, size: int, by_product: bool = False) -> Rotation:
     """By a position (rows or 1, length) times 10000^(-2i / size) for each pair of channels (2i, 2i + 1)."""
     channels = torch.arange(size, device=positions.device)
     odd = channels % 2
     rates = 10_000.0 ** (-(channels - odd).to(torch.float32) / size)
     angles = positions[:, :, None, None].to(torch.float32) * rates
-    sign = 1 - 2 * odd  # (x, y) -> (-y, x): x goes to its right neighbour, y with a minus to its left one
-    quarter = torch.where((channels + sign)[:, None] == channels, sign[:, None], 0)
+    quarter = None
+    if by_product:
+        sign = 1 - 2 * odd  # (x, y) -> (-y, x): x goes to its right neighbour, y with a minus to its left one
+        quarter = torch.where((channels + sign)[:, None] == channels, sign[:, None], 0)
     return Rotation(torch.cos(angles), torch.sin(angles), quarter)
 
 
@@ -403,6 +407,10 @@ def rotated(tensor: Tensor, by: Rotation) -> Tensor:
 
     A dot product of two rotated vectors depends on the distance of their positions alone.
     """
-    cos, sin, quarter = (part.to(tensor.dtype) for part in by)
+    cos, sin = by.cos.to(tensor.dtype), by.sin.to(tensor.dtype)
     laid = tensor.transpose(1, 2)  # as the projection has laid it out in memory
-    return torch.addcmul(laid * cos, laid @ quarter, sin).transpose(1, 2)
+    if by.quarter is None:
+        turned = torch.stack([-laid[..., 1::2], laid[..., ::2]], dim=-1).flatten(-2)
+    else:
+        turned = laid @ by.quarter.to(tensor.dtype)
+    return torch.addcmul(laid * cos, turned, sin).transpose(1, 2)
