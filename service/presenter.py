@@ -21,7 +21,7 @@ from service.bundle.repository import Bundle
 from service.bundle.tokenizer import Token, TokenizedText
 from service.engine.sentence import FinishReason, Floats, Hypothesis, SentenceResult
 from service.errors import HeedError, InvalidFieldError, UnsupportedError
-from service.sentences import Span, rejoin
+from service.sentences import Span, readable_parts, rejoin
 
 
 class View(enum.Enum):
@@ -243,6 +243,21 @@ def present(
         for hypothesis in result.hypotheses
     )
     return Translated(text, source_words, hypotheses, context)
+
+
+def parts_of(bundle: Bundle, text: str, language: str = "", split: bool | None = None) -> tuple[Span, ...]:
+    """What of a text is translated by itself: its sentences, cut where the model cannot read them, or all of it.
+
+    ``language`` is the text's, by default the model's first; ``split`` None: as the model is made.
+    """
+    manifest, tokenizer = bundle.manifest, bundle.source_tokenizer
+    if not (manifest.splits_sentences if split is None else split):
+        return (Span(0, len(text)),)
+
+    def fits(part: str) -> bool:
+        return len(tokenizer.encode_ids(part)) <= manifest.limits.max_source_tokens
+
+    return readable_parts(text, language or next(iter(manifest.source_languages), ""), fits)
 
 
 def join(text: str, spans: Sequence[Span], outcomes: Sequence[Translated]) -> Translated:

@@ -32,12 +32,13 @@ from service.presenter import (
     Translated,
     check_size,
     join,
+    parts_of,
     present,
     select_maps,
     wanted_variant,
 )
 from service.registry import ModelRegistry, ServedModel
-from service.sentences import Span, readable_parts
+from service.sentences import Span
 
 _log = logging.getLogger(__name__)
 _RETRY_SECONDS = 0.2
@@ -179,7 +180,7 @@ class Translator:
         """
         field = f"contents[{place}]"
         self._check_characters(field, text)
-        spans = self._split(request, text, model)
+        spans = parts_of(model.bundle, text, request.source_language, request.split_sentences)
         sentences = [self._tokenize_one(field, span.of(text) if len(spans) > 1 else text, model) for span in spans]
         before = self._tokenize_context(request, place, model)
         read = model.bundle.manifest.context_sentences
@@ -188,19 +189,6 @@ class Translator:
             for number, sentence in enumerate(sentences)
         ]
         return _Passage(text, spans, tuple(sources))
-
-    def _split(self, request: TranslateRequest, text: str, model: ServedModel) -> tuple[Span, ...]:
-        """What is translated by itself: sentences, or the whole text."""
-        manifest, tokenizer = model.bundle.manifest, model.bundle.source_tokenizer
-        wanted = manifest.splits_sentences if request.split_sentences is None else request.split_sentences
-        if not wanted:
-            return (Span(0, len(text)),)
-        language = request.source_language or next(iter(manifest.source_languages), "")
-
-        def fits(part: str) -> bool:
-            return len(tokenizer.encode_ids(part)) <= manifest.limits.max_source_tokens
-
-        return readable_parts(text, language, fits)
 
     def _tokenize_context(self, request: TranslateRequest, place: int, model: ServedModel) -> list[TokenizedText]:
         if not request.contexts:

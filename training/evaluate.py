@@ -18,7 +18,8 @@ from service.bundle.tokenizer import EOS_ID, PAD_ID, TokenizedText
 from service.engine.engine import Engine, EngineSettings
 from service.engine.onnx_model import open_model
 from service.engine.sentence import Hypothesis, SentenceRequest
-from service.sentences import Span, readable_parts, rejoin
+from service.presenter import parts_of
+from service.sentences import rejoin
 from training.config import Config, FileCorpus
 from training.corpus import Corpus
 from training.errors import TrainingError
@@ -124,14 +125,7 @@ def evaluate_texts(config: Config, models: Path, limit: int, console: Console) -
 def translate_texts(bundle: Bundle, texts: Sequence[str]) -> list[str]:
     """As the service does: sentence by sentence where the bundle says so."""
     manifest, tokenizer = bundle.manifest, bundle.source_tokenizer
-
-    def fits(part: str) -> bool:
-        return len(tokenizer.encode_ids(part)) <= manifest.limits.max_source_tokens
-
-    language = next(iter(manifest.source_languages), "")
-    parts = [
-        readable_parts(text, language, fits) if manifest.splits_sentences else (Span(0, len(text)),) for text in texts
-    ]
+    parts = [parts_of(bundle, text) for text in texts]
     requests = [
         SentenceRequest(tuple(tokenizer.encode_ids(part.of(text))), manifest.limits.max_target_tokens)
         for text, of_text in zip(texts, parts, strict=True)
