@@ -80,6 +80,13 @@ def serve(
     provider: Annotated[
         str, typer.Option(envvar="HEED_PROVIDER", help="Execution provider: auto, cpu or cuda.")
     ] = _DEFAULTS.provider,
+    precision: Annotated[
+        str,
+        typer.Option(
+            envvar="HEED_PRECISION",
+            help="fp32, or int8 on a CPU for the models that have int8 graphs, fp32 for others.",
+        ),
+    ] = _DEFAULTS.precision,
     workers: Annotated[
         int, typer.Option(envvar="HEED_WORKERS", help="Running batches of each model; 0: one for each core.")
     ] = _DEFAULTS.workers,
@@ -206,7 +213,7 @@ def models(
             continue
         languages = f"{'|'.join(model.source_language_codes)} → {'|'.join(model.target_language_codes)}"
         maps = ", ".join(f"{entry.name} ({entry.score_function})" for entry in model.attention_maps)
-        print(f"{title}  {languages}  attention: {maps}  {model.execution_provider}")  # noqa: T201
+        print(f"{title}  {languages}  attention: {maps}  {model.precision}  {model.execution_provider}")  # noqa: T201
         print(f"    {model.description}")  # noqa: T201
 
 

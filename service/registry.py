@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from service.bundle.errors import BundleError
+from service.bundle.manifest import Precision
 from service.bundle.repository import Bundle, Repository
 from service.engine.engine import Engine, EngineSettings
 from service.engine.errors import ProviderError
@@ -58,10 +59,12 @@ class ModelRegistry:
         provider: Provider = "auto",
         engine_settings: EngineSettings | None = None,
         default_model: str | None = None,
+        precision: Precision = "fp32",
     ) -> None:
         """Load everything. Raises BundleError when the default model is in the repository under no version."""
         self._metrics = metrics
         self._provider = provider
+        self._precision = precision
         self._engine_settings = engine_settings or EngineSettings()
         self._ready: dict[str, ServedModel] = {}
         self._refused: dict[tuple[str, int], RefusedModel] = {}
@@ -94,7 +97,8 @@ class ModelRegistry:
             self._metrics.model_load_seconds.labels(name, str(number)).set(seconds)
             self._metrics.model_ready.labels(name, str(number)).set(1)
             self._metrics.execution_provider.labels(name, str(number), provider).set(1)
-            _log.info("model ready: %s/%d on %s in %.2f s", name, number, provider, seconds)
+            precision = model.engine.precision
+            _log.info("model ready: %s/%d in %s on %s after %.2f s", name, number, precision, provider, seconds)
             return
 
     def _load(self, bundle: Bundle) -> ServedModel:
@@ -107,7 +111,7 @@ class ModelRegistry:
                 f"{bundle.label} may need {cost} tokens for one sentence, queue_tokens is "
                 f"{self._engine_settings.queue_tokens}: raise it"
             )
-        model = open_model(bundle, self._provider, self._engine_settings.threads_per_worker)
+        model = open_model(bundle, self._provider, self._engine_settings.threads_per_worker, self._precision)
         _check_golden_sentences(bundle, model, self._engine_settings.threads_per_worker)
         observer = self._metrics.observer(manifest.name, manifest.version)
         return ServedModel(bundle, Engine(model, self._engine_settings, observer))
@@ -203,6 +207,7 @@ def _check_golden_sentences(bundle: Bundle, model: OnnxModel | OneShotOnnxModel,
     engine = Engine(model, EngineSettings(workers=1, threads_per_worker=threads))
     try:
         manifest = bundle.manifest
+        sentences = [golden for golden in manifest.golden_sentences if golden.precision == model.precision]
         requests = [
             SentenceRequest(
                 tuple(bundle.source_tokenizer.encode_ids(golden.source)),
@@ -210,9 +215,9 @@ def _check_golden_sentences(bundle: Bundle, model: OnnxModel | OneShotOnnxModel,
                 attention="full",
                 context_ids=tuple(tuple(bundle.source_tokenizer.encode_ids(text)) for text in golden.context),
             )
-            for golden in manifest.golden_sentences
+            for golden in sentences
         ]
-        for golden, result in zip(manifest.golden_sentences, engine.translate(requests), strict=True):
+        for golden, result in zip(sentences, engine.translate(requests), strict=True):
             found = bundle.target_tokenizer.decode(result.hypotheses[0].target_ids).text
             if found != golden.target:
                 raise BundleError(

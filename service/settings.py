@@ -28,6 +28,7 @@ class ServerSettings(BaseModel):
     metrics_address: Address = "127.0.0.1:9090"
     default_model: str | None = None
     provider: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["fp32", "int8"] = "fp32"
     workers: Annotated[int, Field(ge=0, le=256)] = 0
     threads_per_worker: Annotated[int, Field(ge=1, le=256)] = 1
     rows_per_worker: Annotated[int, Field(ge=1, le=4096)] = 64

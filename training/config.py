@@ -331,6 +331,7 @@ class ExportConfig(_Section):
     attribution: list[str] = []
     weights: Literal["best", "average_best", "average_last"] = "best"
     weights_dtype: Literal["float32", "float16"] = "float32"  # of the file; computing is in float32
+    int8: bool = False  # graphs in int8 beside those in float32 (``training.quantization``)
     limits: LimitsConfig
     splits_sentences: bool = False  # the service cuts texts into sentences, where the model has read single ones
     golden_sentences: list[str | Annotated[list[str], Field(min_length=1)]] = Field(min_length=1)  # list: a document
@@ -364,6 +365,15 @@ class Config(_Section):
         ):
             if wanted == weights and kept < 2:
                 raise ValueError(f"export.weights is {wanted}, and training.{key} is {kept}: keep 2 or more")
+        return self
+
+    @model_validator(mode="after")
+    def _check_int8(self) -> Config:
+        if self.export.int8 and not isinstance(self.model, TransformerConfig):
+            raise ValueError(
+                f"export.int8 is true, and model.family is {self.model.family}: the runtime has no static int8 for its "
+                "layers, set it to false"
+            )
         return self
 
     @model_validator(mode="after")

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from service.attention.views import aligned
 from service.bundle.errors import BundleError
+from service.bundle.manifest import Precision
 from service.bundle.repository import Bundle, Repository
 from service.bundle.tokenizer import EOS_ID, PAD_ID, TokenizedText
 from service.engine.engine import Engine, EngineSettings
@@ -100,29 +101,33 @@ def _load(config: Config, models: Path) -> Bundle:
         raise TrainingError(str(error)) from error
 
 
-def evaluate_texts(config: Config, models: Path, limit: int, console: Console) -> dict[str, TextScores]:
-    """Translate the test part of a corpus of files, each source once; print and return BLEU, chrF and exact match.
-
-    Raises TrainingError when the bundle is refused.
+def evaluate_texts(
+    config: Config, models: Path, limit: int, console: Console
+) -> dict[Precision, dict[str, TextScores]]:
+    """Translate the test part of a corpus of files, each source once; print and return BLEU, chrF and exact match, in
+    each precision that the bundle has. Raises TrainingError when the bundle is refused.
     """
     examples = Corpus(config.run_directory / "data").examples("test")
     references = with_references(itertools.islice(examples, limit))
     bundle = _load(config, models)
-    found = translate_texts(bundle, list(references))
     lower_case = isinstance(config.corpus, FileCorpus) and config.corpus.lower_case
-    scores = score_by_length(found, references, lower_case)
     table = Table(title=f"{bundle.label}: {sum(map(len, references.values()))} translations by people")
     for title in ("sources", "number", "BLEU", "chrF", "exact"):
         table.add_column(title, justify="left" if title == "sources" else "right")
-    for name, score in scores.items():
-        table.add_row(name, str(score.sentences), f"{score.bleu:.2f}", f"{score.chrf:.2f}", f"{score.exact_match:.1%}")
+    scores = {}
+    for precision in sorted({graph.precision for graph in bundle.manifest.graphs}):
+        found = translate_texts(bundle, list(references), precision)
+        scores[precision] = score_by_length(found, references, lower_case)
+        for name, score in scores[precision].items():
+            numbers = (f"{score.bleu:.2f}", f"{score.chrf:.2f}", f"{score.exact_match:.1%}")
+            table.add_row(f"{precision}, {name}", str(score.sentences), *numbers)
     console.print(table)
-    for signature in (scores["all"].bleu_signature, scores["all"].chrf_signature):
+    for signature in (scores["fp32"]["all"].bleu_signature, scores["fp32"]["all"].chrf_signature):
         console.print(signature, highlight=False, markup=False)
     return scores
 
 
-def translate_texts(bundle: Bundle, texts: Sequence[str]) -> list[str]:
+def translate_texts(bundle: Bundle, texts: Sequence[str], precision: Precision = "fp32") -> list[str]:
     """As the service does: sentence by sentence where the bundle says so."""
     manifest, tokenizer = bundle.manifest, bundle.source_tokenizer
     parts = [parts_of(bundle, text) for text in texts]
@@ -131,7 +136,7 @@ def translate_texts(bundle: Bundle, texts: Sequence[str]) -> list[str]:
         for text, of_text in zip(texts, parts, strict=True)
         for part in of_text
     ]
-    engine = Engine(open_model(bundle), EngineSettings(queue_tokens=2**31))
+    engine = Engine(open_model(bundle, precision=precision), EngineSettings(queue_tokens=2**31))
     try:
         results = iter(engine.translate(requests))
     finally:

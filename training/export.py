@@ -12,6 +12,8 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from service.bundle.manifest import (
@@ -24,6 +26,7 @@ from service.bundle.manifest import (
     GraphEntry,
     Limits,
     Manifest,
+    Precision,
     Provenance,
     StateTensor,
     TokenizerEntry,
@@ -32,13 +35,15 @@ from service.bundle.tokenizer import Tokenizer
 from training.align import chosen_alignment
 from training.alignment import measure_alignment
 from training.config import Config
-from training.corpus import SIDES, Corpus
+from training.corpus import SIDES, Corpus, ParallelArrays
 from training.graphs import WEIGHTS_FILE, round_weights, write_graphs, write_weights
 from training.models.interface import AutoregressiveModel, TranslationModel
 from training.parity import prove_parity, translate
+from training.quantization import quantize
 from training.trainer import load_weights
 from training.validation import validate
 
+_CALIBRATION_PAIRS = 200
 _DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
@@ -66,6 +71,7 @@ def export_bundle(config: Config, corpus: Corpus, repository: Path, progress: Ca
         ),
         progress,
         _chosen_alignment(config, model, corpus, updates),
+        corpus.arrays("validation").first(_CALIBRATION_PAIRS) if config.export.int8 else None,
     )
 
 
@@ -91,10 +97,12 @@ def write_bundle(
     provenance: Provenance,
     progress: Callable[[str], None],
     alignment: AlignmentEntry | None = None,
+    calibration: ParallelArrays | None = None,
 ) -> Path:
     """Export ``model`` into ``directory``, whose last two parts are the config's name and version.
 
-    ``alignment``: the one that was measured; by default the model's own.
+    ``alignment``: the one that was measured; by default the model's own. ``calibration``: pairs whose activations give
+    the ranges of int8 graphs, which are written where there are any.
     """
     model.eval()
     alignment = alignment or model.alignment
@@ -107,6 +115,15 @@ def write_bundle(
         worst = prove_parity(model, partial, graphs)
         progress(f"parity with PyTorch: greatest difference {worst:.2e}")
         entries = _copy_tokenizers(tokenizers, partial)
+        limit = config.export.limits.max_target_tokens
+        golden = _translate_golden(config, partial, entries, lambda ids, context: translate(model, ids, limit, context))
+        if calibration is not None:
+            int8 = quantize(partial, graphs, _arrays_of(model), calibration)
+            progress(f"int8: {int8.agreement:.2%} of the validation tokens are the likeliest as in float32")
+            provenance = _with_score(provenance, "int8_validation_agreement", int8.agreement)
+            graphs += int8.graphs
+            translated = _translate_golden(config, partial, entries, lambda ids, _: int8.greedy(ids, limit), "int8")
+            golden += translated
         manifest = Manifest(
             format_version=FORMAT_VERSION,
             name=config.name,
@@ -127,7 +144,7 @@ def write_bundle(
             state=_state_of(graphs),
             attention_maps=model.attention_maps,
             alignment=alignment,
-            golden_sentences=_translate_golden(model, config, partial, entries),
+            golden_sentences=golden,
             provenance=provenance,
         )
         _write_manifest(manifest, partial)
@@ -158,18 +175,30 @@ def _copy_tokenizers(tokenizers: dict[str, Path], directory: Path) -> dict[str, 
 
 
 def _translate_golden(
-    model: TranslationModel, config: Config, directory: Path, entries: dict[str, TokenizerEntry]
+    config: Config,
+    directory: Path,
+    entries: dict[str, TokenizerEntry],
+    translate_ids: Callable[[list[int], list[list[int]]], list[int]],
+    precision: Precision = "fp32",
 ) -> tuple[GoldenSentence, ...]:
-    """What PyTorch itself answers, so that a load checks the graphs, the weights and the runtime together."""
+    """What PyTorch itself answers, so that a load checks the graphs, the weights and the runtime together; of int8,
+    which PyTorch does not compute, what the graphs answer here, so that a load checks the machine."""
     source, target = (Tokenizer.load(directory / entries[side].file) for side in SIDES)
-    limit = config.export.limits.max_target_tokens
     golden = []
     for document in config.export.golden_sentences:
         *before, text = [document] if isinstance(document, str) else document
-        context = [source.encode_ids(sentence) for sentence in before]
-        found = translate(model, source.encode_ids(text), limit, context)
-        golden.append(GoldenSentence(source=text, target=target.decode(found).text, context=tuple(before)))
+        found = translate_ids(source.encode_ids(text), [source.encode_ids(sentence) for sentence in before])
+        translation = target.decode(found).text
+        golden.append(GoldenSentence(source=text, target=translation, context=tuple(before), precision=precision))
     return tuple(golden)
+
+
+def _arrays_of(model: TranslationModel) -> dict[str, npt.NDArray[np.float32]]:
+    return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+
+
+def _with_score(provenance: Provenance, name: str, score: float) -> Provenance:
+    return provenance.model_copy(update={"scores": {**provenance.scores, name: score}})
 
 
 def _write_manifest(manifest: Manifest, directory: Path) -> None:

@@ -125,12 +125,18 @@ def write_weights(model: nn.Module, path: Path, dtype: torch.dtype = torch.float
     first: dict[tuple[int, torch.Size], str] = {}
     same = {name: first.setdefault((tensor.data_ptr(), tensor.shape), name) for name, tensor in state.items()}
     save_file({name: stored[name].contiguous() for name in dict.fromkeys(same.values())}, path)
+    places = stored_places(path)
+    return StoredWeights({name: places[same[name]] for name in state}, dtype)
+
+
+def stored_places(path: Path) -> dict[str, tuple[int, int]]:
+    """Where in a safetensors file each tensor is: (offset, length) in bytes."""
     with path.open("rb") as file:
-        (header_length,) = struct.unpack("<Q", file.read(8))  # the safetensors format: u64 length, JSON header, data
+        (header_length,) = struct.unpack("<Q", file.read(8))  # the format: u64 length, JSON header, data
         header = json.loads(file.read(header_length))
+    offsets = {name: entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"}
     start = 8 + header_length
-    places = {name: header[same[name]]["data_offsets"] for name in state}
-    return StoredWeights({name: (start + begin, end - begin) for name, (begin, end) in places.items()}, dtype)
+    return {name: (start + begin, end - begin) for name, (begin, end) in offsets.items()}
 
 
 # --- graphs ----------------------------------------------------------------------------------------------------------
@@ -334,7 +340,7 @@ def _point_at_weights(proto: ModelProto, state: dict[str, Tensor], weights: Stor
     for tensor in proto.graph.initializer:
         name = tensor.name.removeprefix("model.")
         if name in weights.places:
-            added[tensor.name] = _external(tensor.name, tensor.dims, weights.places[name])
+            added[tensor.name] = external_tensor(tensor.name, TensorProto.FLOAT, tensor.dims, weights.places[name])
             continue
         value = torch.from_numpy(numpy_helper.to_array(tensor).copy())
         source = _transposed_weight(value, state)
@@ -343,7 +349,8 @@ def _point_at_weights(proto: ModelProto, state: dict[str, Tensor], weights: Stor
             continue
         if source is None:
             raise TrainingError(f"{file_name}: the constant {tensor.name} {list(tensor.dims)} is none of the weights")
-        added[f"model.{source}"] = _external(f"model.{source}", list(reversed(tensor.dims)), weights.places[source])
+        dims, place = list(reversed(tensor.dims)), weights.places[source]
+        added[f"model.{source}"] = external_tensor(f"model.{source}", TensorProto.FLOAT, dims, place)
         node = helper.make_node("Transpose", [f"model.{source}"], [tensor.name], perm=[1, 0])
         proto.graph.node.insert(0, node)
     if weights.dtype == torch.float16:
@@ -363,10 +370,13 @@ def _transposed_weight(value: Tensor, state: dict[str, Tensor]) -> str | None:
     return None
 
 
-def _external(name: str, dims: object, place: tuple[int, int]) -> TensorProto:
-    tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, data_location=TensorProto.EXTERNAL)
-    tensor.dims.extend(dims)  # type: ignore[arg-type]
-    for key, value in (("location", WEIGHTS_FILE), ("offset", str(place[0])), ("length", str(place[1]))):
+def external_tensor(
+    name: str, kind: int, dims: Sequence[int], place: tuple[int, int], file: str = WEIGHTS_FILE
+) -> TensorProto:
+    """An initializer of an ONNX type ``kind`` whose bytes are at ``place`` in ``file`` beside the graph."""
+    tensor = TensorProto(name=name, data_type=kind, data_location=TensorProto.EXTERNAL)
+    tensor.dims.extend(dims)
+    for key, value in (("location", file), ("offset", str(place[0])), ("length", str(place[1]))):
         tensor.external_data.add(key=key, value=value)
     return tensor
 

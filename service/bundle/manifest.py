@@ -85,13 +85,17 @@ class TensorSpec(_Part):
     axes: tuple[str | int, ...]
 
 
+#: In which numbers a graph multiplies.
+Precision = Literal["fp32", "fp16", "int8"]
+
+
 class GraphEntry(_Part):
     """One ONNX graph and what tells it from the others of its role; the engine picks."""
 
     role: Role
     file: FileName
     attention: AttentionVariant
-    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    precision: Precision = "fp32"
     provider: Literal["any", "cpu", "cuda"] = "any"
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -148,11 +152,15 @@ class AlignmentEntry(_Part):
 
 
 class GoldenSentence(_Part):
-    """A sentence that the bundle translates at every load, to exactly this; ``context`` are the sentences before it."""
+    """A sentence that the bundle translates at every load, to exactly this; ``context`` are the sentences before it.
+
+    Of the graphs of one precision, whose answers may differ from another's.
+    """
 
     source: str
     target: str
     context: tuple[str, ...] = ()
+    precision: Precision = "fp32"
 
 
 class Provenance(_Part):

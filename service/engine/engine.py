@@ -19,7 +19,7 @@ from functools import partial
 
 import numpy as np
 
-from service.bundle.manifest import AttentionVariant, MapKind
+from service.bundle.manifest import AttentionVariant, MapKind, Precision
 from service.bundle.tokenizer import EOS_ID, PAD_ID
 from service.engine.cores import available_cores
 from service.engine.errors import DeadlineError, EngineError, RuntimeFailureError, StoppedError
@@ -86,6 +86,11 @@ class Engine:
     @property
     def execution_provider(self) -> str:
         return self._model.execution_provider
+
+    @property
+    def precision(self) -> Precision:
+        """In which numbers the model's graphs multiply."""
+        return self._model.precision
 
     @property
     def attention_maps(self) -> frozenset[str]:

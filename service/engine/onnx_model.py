@@ -6,6 +6,7 @@ threads: one session serves concurrent runs, so workers share the weights.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.bundle.errors import BundleError
-from service.bundle.manifest import AttentionVariant, GraphEntry, Role, TensorSpec
+from service.bundle.manifest import AttentionVariant, GraphEntry, Precision, Role, TensorSpec
 from service.bundle.repository import Bundle
 from service.engine.errors import ProviderError, RuntimeFailureError
 from service.engine.runtime import onnxruntime
@@ -89,12 +90,14 @@ class _Graph:
 class _Graphs:
     """The graphs of one bundle that a provider runs, opened."""
 
-    def __init__(self, bundle: Bundle, provider: Provider, threads: int) -> None:
+    def __init__(self, bundle: Bundle, provider: Provider, threads: int, precision: Precision) -> None:
         """Raises ProviderError when ``provider`` cannot be had, RuntimeFailureError when a graph does not load."""
         self._bundle = bundle
         self._providers = _choose_providers(provider)
         self._threads = threads
-        self._usable = [entry for entry in bundle.manifest.graphs if _runs_on(entry, self._providers[0])]
+        #: What is run: the wish where the bundle has such graphs for the provider, otherwise fp32.
+        self.precision: Precision
+        self.precision, self._usable = _of_precision(bundle.manifest.graphs, self._providers[0], precision)
         self._open: dict[str, onnxruntime.InferenceSession] = {}
         self._names = {entry.tensor: entry.name for entry in bundle.manifest.attention_maps}
 
@@ -122,15 +125,18 @@ class _Graphs:
 
 
 class OnnxModel:
-    """``encode`` and ``decode_step`` of an autoregressive bundle."""
+    """``encode`` and ``decode_step`` of an autoregressive bundle, in ``precision`` where it has such graphs."""
 
-    def __init__(self, bundle: Bundle, provider: Provider = "auto", threads: int = 1) -> None:
+    def __init__(
+        self, bundle: Bundle, provider: Provider = "auto", threads: int = 1, precision: Precision = "fp32"
+    ) -> None:
         """Raises ProviderError when ``provider`` cannot be had, RuntimeFailureError when a graph does not load."""
         manifest = bundle.manifest
-        graphs = _Graphs(bundle, provider, threads)
+        graphs = _Graphs(bundle, provider, threads, precision)
         self._encoders = graphs.of("encode")
         self._steps = graphs.of("decode_step")
         self.execution_provider = graphs.execution_provider
+        self.precision = graphs.precision
         outputs = self._encoders["none"].entry.outputs
         self.memory_names = tuple(spec.name for spec in outputs if spec.name.startswith(_MEMORY))
         self.state_names = tuple(state.name for state in manifest.state)
@@ -171,13 +177,16 @@ class OnnxModel:
 
 
 class OneShotOnnxModel:
-    """``translate`` of a one-shot bundle: every token in one pass."""
+    """``translate`` of a one-shot bundle, in ``precision`` where it has such graphs: every token in one pass."""
 
-    def __init__(self, bundle: Bundle, provider: Provider = "auto", threads: int = 1) -> None:
+    def __init__(
+        self, bundle: Bundle, provider: Provider = "auto", threads: int = 1, precision: Precision = "fp32"
+    ) -> None:
         """Raises ProviderError when ``provider`` cannot be had, RuntimeFailureError when a graph does not load."""
-        graphs = _Graphs(bundle, provider, threads)
+        graphs = _Graphs(bundle, provider, threads, precision)
         self._passes = graphs.of("one_shot")
         self.execution_provider = graphs.execution_provider
+        self.precision = graphs.precision
         self.attention_maps = _maps_of(self._passes)
         #: Tokens that every source is padded to; None where a batch is as wide as its longest.
         self.length = bundle.manifest.one_shot_length
@@ -191,10 +200,12 @@ class OneShotOnnxModel:
         return OneShotOutput(outputs["logits"], graph.attention_in(outputs))
 
 
-def open_model(bundle: Bundle, provider: Provider = "auto", threads: int = 1) -> OnnxModel | OneShotOnnxModel:
+def open_model(
+    bundle: Bundle, provider: Provider = "auto", threads: int = 1, precision: Precision = "fp32"
+) -> OnnxModel | OneShotOnnxModel:
     """The model of a bundle, by how it generates. Raises as they do."""
     one_shot = bundle.manifest.capabilities.generation == "one_shot"
-    return (OneShotOnnxModel if one_shot else OnnxModel)(bundle, provider, threads)
+    return (OneShotOnnxModel if one_shot else OnnxModel)(bundle, provider, threads, precision)
 
 
 def _growing_axis(spec: TensorSpec) -> GrowingAxis | None:
@@ -208,9 +219,11 @@ def _maps_of(graphs: dict[AttentionVariant, _Graph]) -> frozenset[str]:
     return frozenset(name for graph in graphs.values() for name in graph.attention.values())
 
 
-def _runs_on(entry: GraphEntry, provider: str) -> bool:
-    """Other precisions wait for an engine that chooses among them; one that is not asked for is never run."""
-    return entry.precision == "fp32" and (entry.provider == "any" or _PROVIDER_NAMES[entry.provider] == provider)
+def _of_precision(graphs: Sequence[GraphEntry], provider: str, wish: Precision) -> tuple[Precision, list[GraphEntry]]:
+    """The graphs for a provider in the precision that is wished for, or in fp32 where there are none; never others."""
+    usable = [entry for entry in graphs if entry.provider == "any" or _PROVIDER_NAMES[entry.provider] == provider]
+    precision: Precision = wish if any(entry.precision == wish for entry in usable) else "fp32"
+    return precision, [entry for entry in usable if entry.precision == precision]
 
 
 def _cover(graphs: list[GraphEntry]) -> dict[AttentionVariant, GraphEntry]:

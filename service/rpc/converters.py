@@ -281,6 +281,7 @@ def from_model(model: ServedModel, default_model: str | None) -> model_pb2.Model
         scores=manifest.provenance.scores,
         is_default=manifest.name == default_model,
         splits_sentences=manifest.splits_sentences,
+        precision=model.engine.precision,
     )
 
 

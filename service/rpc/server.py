@@ -100,7 +100,9 @@ class Server:
         engine_settings = EngineSettings(
             settings.workers, settings.threads_per_worker, settings.rows_per_worker, settings.queue_tokens
         )
-        return ModelRegistry(repository, self.metrics, settings.provider, engine_settings, settings.default_model)
+        return ModelRegistry(
+            repository, self.metrics, settings.provider, engine_settings, settings.default_model, settings.precision
+        )
 
     def _bind(self) -> None:
         try:

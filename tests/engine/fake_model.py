@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from service.bundle.manifest import MapKind
+from service.bundle.manifest import MapKind, Precision
 from service.bundle.tokenizer import EOS_ID
 from service.engine.errors import RuntimeFailureError
 from service.engine.onnx_model import Array, EncodeOutput, GrowingAxis, StepOutput
@@ -23,6 +23,7 @@ class CopyModel:
     """Emits its source token by token; attention is all on the token that is copied."""
 
     execution_provider = "CPUExecutionProvider"
+    precision: ClassVar[Precision] = "fp32"
     growing_axes: ClassVar[dict[str, GrowingAxis | None]] = {
         "memory_ids": GrowingAxis(1, "source"),
         "state_place": None,

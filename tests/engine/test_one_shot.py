@@ -29,6 +29,7 @@ class MirrorModel(OneShotOnnxModel):
     def __init__(self) -> None:
         self.length = LENGTH
         self.execution_provider = "CPUExecutionProvider"
+        self.precision = "fp32"
         self.attention_maps = frozenset({"mirror"})
         self.passes: list[tuple[int, int]] = []
         self.wishes: list[str] = []

@@ -87,6 +87,7 @@ async def test_models_are_described(stub: TranslationServiceStub) -> None:
     found = (await stub.GetModel(GetModelRequest(model="letters"))).model
     assert (found.name, found.version, found.state, found.is_default) == ("letters", 1, 1, True)
     assert found.execution_provider == "CPUExecutionProvider"
+    assert found.precision == "fp32"
     assert (found.limits.max_source_tokens, found.limits.max_target_tokens) == (64, 24)
     assert [(entry.name, entry.kind, entry.heads) for entry in found.attention_maps] == [("cross", 1, 1)]
     assert found.capabilities.generation == model_pb2.GENERATION_AUTOREGRESSIVE

@@ -702,3 +702,11 @@ def test_a_file_that_cannot_be_read_is_refused_with_the_reason(tmp_path: Path) -
     assert "cannot read the config" in refusal(tmp_path / "none.yaml")
     assert "No such file" in refusal(tmp_path / "none.yaml")
     assert "Is a directory" in refusal(tmp_path)
+
+
+def test_int8_is_refused_where_the_runtime_has_none(tmp_path: Path) -> None:
+    values = tiny_values(tmp_path)
+    values["export"]["int8"] = True
+    assert "export.int8 is true, and model.family is recurrent" in refusal(write_config(tmp_path / "c.yaml", values))
+    values["model"] = {"family": "transformer"}
+    assert load_config(write_config(tmp_path / "c.yaml", values)).export.int8

@@ -44,12 +44,12 @@ def test_a_source_is_scored_once_against_all_its_references(letters: Bundle, tmp
     config = config_of(tmp_path, ["abc\tno\n", f"abc\t{right}\n", f"cab\t{wrong} no\n"])
     prepare(config, lambda _: None)
     console = Console(record=True, width=100)
-    scores = evaluate_texts(config, BUNDLES, 100, console)
+    scores = evaluate_texts(config, BUNDLES, 100, console)["fp32"]
     assert (scores["all"].sentences, scores["all"].exact_match) == (2, 0.5)
     printed = console.export_text()
     assert "letters/1: 3 translations by people" in printed
     assert scores["all"].bleu_signature in printed
-    assert evaluate_texts(config, BUNDLES, 2, console)["all"].exact_match == 1.0
+    assert evaluate_texts(config, BUNDLES, 2, console)["fp32"]["all"].exact_match == 1.0
 
 
 def test_a_bundle_that_is_not_there_is_told(tmp_path: Path) -> None:
