@@ -245,17 +245,19 @@ def present(
     return Translated(text, source_words, hypotheses, context)
 
 
-def parts_of(bundle: Bundle, text: str, language: str = "", split: bool | None = None) -> tuple[Span, ...]:
+def parts_of(
+    bundle: Bundle, text: str, language: str = "", split: bool | None = None, target_language: str = ""
+) -> tuple[Span, ...]:
     """What of a text is translated by itself: its sentences, cut where the model cannot read them, or all of it.
 
     ``language`` is the text's, by default the model's first; ``split`` None: as the model is made.
     """
-    manifest, tokenizer = bundle.manifest, bundle.source_tokenizer
+    manifest = bundle.manifest
     if not (manifest.splits_sentences if split is None else split):
         return (Span(0, len(text)),)
 
     def fits(part: str) -> bool:
-        return len(tokenizer.encode_ids(part)) <= manifest.limits.max_source_tokens
+        return len(bundle.encode_ids(part, target_language)) <= manifest.limits.max_source_tokens
 
     return readable_parts(text, language or next(iter(manifest.source_languages), ""), fits)
 

@@ -210,10 +210,10 @@ def _check_golden_sentences(bundle: Bundle, model: OnnxModel | OneShotOnnxModel,
         sentences = [golden for golden in manifest.golden_sentences if golden.precision == model.precision]
         requests = [
             SentenceRequest(
-                tuple(bundle.source_tokenizer.encode_ids(golden.source)),
+                tuple(bundle.encode_ids(golden.source, golden.target_language)),
                 manifest.limits.max_target_tokens,
                 attention="full",
-                context_ids=tuple(tuple(bundle.source_tokenizer.encode_ids(text)) for text in golden.context),
+                context_ids=tuple(tuple(bundle.encode_ids(text, golden.target_language)) for text in golden.context),
             )
             for golden in sentences
         ]

@@ -135,6 +135,9 @@ class Translator:
         count = len(request.texts)
         if not 1 <= count <= self._limits.max_contents:
             raise InvalidFieldError("contents", f"{count} texts; 1 to {self._limits.max_contents} are allowed")
+        if model.bundle.manifest.target_language_pieces and not request.target_language:
+            languages = ", ".join(model.bundle.manifest.target_languages)
+            raise InvalidFieldError("target_language_code", f"{model.name} writes {languages}: name one of them")
         if request.contexts and not model.bundle.manifest.capabilities.document_context:
             raise UnsupportedError(
                 "NO_DOCUMENT_CONTEXT", f"{model.name} translates sentences by themselves: leave contexts empty"
@@ -180,8 +183,11 @@ class Translator:
         """
         field = f"contents[{place}]"
         self._check_characters(field, text)
-        spans = parts_of(model.bundle, text, request.source_language, request.split_sentences)
-        sentences = [self._tokenize_one(field, span.of(text) if len(spans) > 1 else text, model) for span in spans]
+        spans = parts_of(model.bundle, text, request.source_language, request.split_sentences, request.target_language)
+        sentences = [
+            self._tokenize_one(field, span.of(text) if len(spans) > 1 else text, model, request.target_language)
+            for span in spans
+        ]
         before = self._tokenize_context(request, place, model)
         read = model.bundle.manifest.context_sentences
         sources = [
@@ -198,7 +204,8 @@ class Translator:
         fields = {number: f"contexts[{place}].source_sentences[{number}]" for number in numbers}
         for number, field in fields.items():
             self._check_characters(field, before[number])
-        return [self._tokenize_one(field, before[number], model) for number, field in fields.items()]
+        language = request.target_language
+        return [self._tokenize_one(field, before[number], model, language) for number, field in fields.items()]
 
     def _check_characters(self, field: str, text: str) -> None:
         if not text or text.isspace():
@@ -209,13 +216,13 @@ class Translator:
                 field, f"{len(text)} characters; {limit} are allowed", "TEXT_TOO_LONG", limit=str(limit)
             )
 
-    def _tokenize_one(self, field: str, text: str, model: ServedModel) -> TokenizedText:
-        tokens = len(model.bundle.source_tokenizer.encode_ids(text))  # offsets cost eighty times as much: later
+    def _tokenize_one(self, field: str, text: str, model: ServedModel, target_language: str) -> TokenizedText:
+        tokens = len(model.bundle.encode_ids(text, target_language))  # offsets cost eighty times as much: later
         limit = model.bundle.manifest.limits.max_source_tokens
         if tokens > limit:
             problem = f"{tokens} tokens; {model.name} allows {limit}"
             raise InvalidFieldError(field, problem, "TEXT_TOO_LONG", limit=str(limit))
-        return model.bundle.source_tokenizer.encode(text)
+        return model.bundle.encode(text, target_language)
 
     async def _run(
         self,

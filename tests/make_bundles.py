@@ -9,6 +9,7 @@ In ``tests/families``:
 - ``transformer/1``  words in, words out; encoder-self, decoder-self and cross maps of two layers
 - ``bottleneck/1``  words in, words out, without attention: a memory of one vector, and no maps
 - ``stories/1``  words in, words out; reads up to three sentences before each by hierarchical attention
+- ``polyglot/1``  words in, words out, in one of two languages, which a piece before the source names
 
 Random weights make a model that is wrong but exact: it answers the same on every machine, ends some sentences early
 and some never, and attends somewhere. Weights are larger than at the start of a training, so that no two tokens come
@@ -27,11 +28,13 @@ import torch
 
 from service.bundle.manifest import Provenance
 from training.config import Config, ModelConfig, RecurrentConfig, TokenizerConfig, TransformerConfig
+from training.corpus import language_piece
 from training.export import write_bundle
 from training.models import build
 from training.models.interface import TranslationModel
 from training.tokenizers import train_tokenizer
 
+Golden = str | list[str] | dict[str, str]  # of a config
 BUNDLES = Path(__file__).parent / "bundles"
 FAMILIES = Path(__file__).parent / "families"
 _LETTERS = "abcdefghij ABC.,'0123456789äé\u0301👍🏽年月日"
@@ -57,16 +60,26 @@ def tiny_model(
 
 
 def tiny_config(
-    name: str, version: int, kind: str, golden: Sequence[str | list[str]], model: ModelConfig = _MODEL
+    name: str,
+    version: int,
+    kind: str,
+    golden: Sequence[Golden],
+    model: ModelConfig = _MODEL,
+    languages: Sequence[str] = (),
 ) -> Config:
+    """``languages``: those that the model is told to write."""
     task = "dates-in-context" if getattr(model, "context_sentences", 0) else "reverse"
+    corpus: dict[str, object] = {"task": task, "training_pairs": 1, "validation_pairs": 1, "test_pairs": 1}
+    if languages:
+        files = [{"tsv": "unused.tsv", "target_language": language} for language in languages]
+        corpus = {"kind": "files", "training": files, "held_out": {"validation": 1, "test": 1}}
     return Config.model_validate(
         {
             "name": name,
             "version": version,
             "run_directory": "unused",
-            "languages": {"source": [f"x-{name}"], "target": [f"x-{name}-out"]},
-            "corpus": {"task": task, "training_pairs": 1, "validation_pairs": 1, "test_pairs": 1},
+            "languages": {"source": [f"x-{name}"], "target": list(languages) or [f"x-{name}-out"]},
+            "corpus": corpus,
             "tokenizers": {"source": {"kind": kind}, "target": {"kind": kind}},
             "model": model.model_dump(),
             "training": {"updates": 1},
@@ -86,24 +99,26 @@ def make(
     version: int,
     kind: str,
     text: str,
-    golden: Sequence[str | list[str]],
+    golden: Sequence[Golden],
     seed: int,
     config: ModelConfig = _MODEL,
     scale: float = _SCALE,
+    languages: Sequence[str] = (),
 ) -> Path:
     """Write one bundle under ``root``; returns its directory."""
+    pieces = [language_piece(language) for language in languages]
     with tempfile.TemporaryDirectory() as scratch:
         corpus = Path(scratch) / "corpus.tsv"
         corpus.write_text(f"{text}\t{text}\t\n", encoding="utf-8")
         paths = {side: Path(scratch) / f"{side}.spm" for side in ("source", "target")}
         settings = TokenizerConfig.model_validate({"kind": kind})
         sizes = [
-            train_tokenizer(settings, corpus, [column], path).vocabulary_size
+            train_tokenizer(settings, corpus, [column], path, pieces).vocabulary_size
             for column, path in enumerate(paths.values())
         ]
         provenance = Provenance(config={}, data_sha256={}, commit="unknown", updates=0, scores={"made_up": 0.5})
         model = tiny_model(*sizes, seed, config, scale)
-        whole = tiny_config(name, version, kind, golden, config)
+        whole = tiny_config(name, version, kind, golden, config, languages)
         return write_bundle(root / name / str(version), model, whole, paths, provenance, lambda _: None)
 
 
@@ -117,8 +132,10 @@ def main() -> None:
     # A layer norm undoes a scale within; what is left to scale is enough.
     make(FAMILIES, "transformer", 1, "word", numbers, ["1 2 3", "7"], seed=29, config=_TRANSFORMER, scale=1.6)
     make(FAMILIES, "bottleneck", 1, "word", numbers, ["1 2 3", "7"], seed=22, config=_BOTTLENECK)
-    told: list[str | list[str]] = ["1 2 3", ["4 5", "6"], ["1", "2 3", "4", "5 6"]]
+    told: list[Golden] = ["1 2 3", ["4 5", "6"], ["1", "2 3", "4", "5 6"]]
     make(FAMILIES, "stories", 1, "word", numbers, told, seed=41, config=_STORIES)
+    spoken = [{"source": "1 2 3", "target_language": language} for language in ("x-one", "x-two")]
+    make(FAMILIES, "polyglot", 1, "word", numbers, spoken, seed=43, languages=["x-one", "x-two"])
     (BUNDLES / "repository.json").write_text(json.dumps({"default_model": "letters"}) + "\n", encoding="utf-8")
 
 

@@ -21,7 +21,7 @@ from service.bundle.manifest import AlignmentEntry
 from training.aer import Link, alignment_error_rate, read_gold
 from training.alignment import attention_of, candidates
 from training.batches import make_batch, plan_epoch
-from training.config import Config
+from training.config import Config, FileCorpus
 from training.corpus import SIDES, Corpus
 from training.errors import ConfigError, CorpusError
 from training.files import write_atomically
@@ -99,6 +99,8 @@ def write_links(config: Config, corpus: Corpus, output: Path, progress: Callable
 
 def _load(config: Config, corpus: Corpus) -> tuple[AutoregressiveModel, list[int]]:
     corpus.check(config)
+    if isinstance(config.corpus, FileCorpus) and config.corpus.target_languages:
+        raise ConfigError("a model of several target languages cannot be aligned here: the text does not say which")
     model, updates = load_weights(config, corpus)
     if not isinstance(model, AutoregressiveModel) or not model.capabilities.scoring:
         raise ConfigError(f"a model of the family {config.model.family} cannot be told a target to align")

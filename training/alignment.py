@@ -37,12 +37,10 @@ def measure_alignment(model: AutoregressiveModel, corpus: Corpus, task: Task | N
     offered = list(candidates(model))
     if len(offered) < 2:
         return model.alignment
-    source_tokenizer, target_tokenizer = corpus.tokenizer("source"), corpus.tokenizer("target")
     hits: list[list[bool]] = [[] for _ in offered]
     for example in itertools.islice(corpus.examples("validation"), SENTENCES):
-        source = source_tokenizer.encode(example.source)
+        source, target = corpus.encode(example)
         spans = [(token.begin, token.end) for token in source.tokens]
-        target = target_tokenizer.encode(example.target)
         attention = attention_of(model, source.ids, target.ids)
         for found, candidate in zip(hits, offered, strict=True):
             weights = aligned(attention[candidate.map], candidate)[:-1]  # the last row is of `</s>`

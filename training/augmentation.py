@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import string
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 from training.config import AugmentConfig
 from training.tasks import Example
@@ -54,24 +55,24 @@ def augmented(pairs: Iterable[Example], settings: AugmentConfig) -> Iterator[Exa
 
 
 def _upper_case(pair: Example) -> Example:
-    return Example(pair.source.upper(), pair.target.upper(), "")
+    return replace(pair, source=pair.source.upper(), target=pair.target.upper())
 
 
 def _unpunctuated(pair: Example) -> Example:
-    return Example(pair.source.lower().rstrip(".!?…") or pair.source, pair.target, "")
+    return replace(pair, source=pair.source.lower().rstrip(".!?…") or pair.source)
 
 
 def _joined(pair: Example, earlier: list[Example], generator: random.Random) -> Example:
     others = generator.sample(earlier, min(len(earlier), generator.randint(1, _MOST_JOINED - 1)))
-    both = [*others, pair]
-    return Example(" ".join(one.source for one in both), " ".join(one.target for one in both), "")
+    both = [*(one for one in others if one.annotation == pair.annotation), pair]  # of one target language
+    return replace(pair, source=" ".join(one.source for one in both), target=" ".join(one.target for one in both))
 
 
 def _copied(pair: Example, generator: random.Random) -> Example:
     text = generator.choice([_number, _name, _emoji, _foreign, _address])(generator)
     if generator.random() < 0.3:
-        return Example(f"{text} {pair.source}", f"{text} {pair.target}", "")
-    return Example(f"{pair.source} {text}", f"{pair.target} {text}", "")
+        return replace(pair, source=f"{text} {pair.source}", target=f"{text} {pair.target}")
+    return replace(pair, source=f"{pair.source} {text}", target=f"{pair.target} {text}")
 
 
 def _number(generator: random.Random) -> str:

@@ -57,6 +57,7 @@ class TsvFile(_Section):
     tsv: Path
     source_column: Positive = 1
     target_column: Positive = 2
+    target_language: str | None = None  # of a model of several target languages: which
 
 
 class PairFiles(_Section):
@@ -64,6 +65,7 @@ class PairFiles(_Section):
 
     source: Path
     target: Path
+    target_language: str | None = None  # as above
 
 
 class FilterConfig(_Section):
@@ -114,6 +116,18 @@ class FileCorpus(_Section):
         if any(files) if self.held_out is not None else not all(files):
             raise ValueError("name validation and test files, or held_out, and not both")
         return self
+
+    @model_validator(mode="after")
+    def _check_target_languages(self) -> FileCorpus:
+        of_each = {entry.target_language for entry in (*self.training, *(self.validation or ()), *(self.test or ()))}
+        if None in of_each and len(of_each) > 1:
+            raise ValueError("target_language: name it for every file, or for none")
+        return self
+
+    @property
+    def target_languages(self) -> frozenset[str]:
+        """Those that the model is told to write, by a piece before the source; none where there is but one."""
+        return frozenset(entry.target_language for entry in self.training if entry.target_language is not None)
 
 
 def _kind_of(values: object) -> str:
@@ -323,8 +337,16 @@ class LimitsConfig(_Section):
     max_target_tokens: Positive
 
 
+class GoldenText(_Section):
+    """A sentence that every load translates, for a model of several target languages."""
+
+    source: str
+    target_language: str
+
+
 class ExportConfig(_Section):
-    """What goes into the bundle beside the weights."""
+    """What goes into the bundle beside the weights. A golden sentence that is a list is a document, its last sentence
+    the one to translate."""
 
     description: str
     license: str
@@ -334,7 +356,7 @@ class ExportConfig(_Section):
     int8: bool = False  # graphs in int8 beside those in float32 (``training.quantization``)
     limits: LimitsConfig
     splits_sentences: bool = False  # the service cuts texts into sentences, where the model has read single ones
-    golden_sentences: list[str | Annotated[list[str], Field(min_length=1)]] = Field(min_length=1)  # list: a document
+    golden_sentences: list[str | Annotated[list[str], Field(min_length=1)] | GoldenText] = Field(min_length=1)
 
 
 class Config(_Section):
@@ -365,6 +387,21 @@ class Config(_Section):
         ):
             if wanted == weights and kept < 2:
                 raise ValueError(f"export.weights is {wanted}, and training.{key} is {kept}: keep 2 or more")
+        return self
+
+    @model_validator(mode="after")
+    def _check_target_languages(self) -> Config:
+        told = self.corpus.target_languages if isinstance(self.corpus, FileCorpus) else frozenset[str]()
+        if told and told != set(self.languages.target):
+            raise ValueError(
+                f"corpus.training has the target languages {', '.join(sorted(told))}, and languages.target is "
+                f"{', '.join(self.languages.target)}: they must be the same"
+            )
+        for golden in self.export.golden_sentences:
+            language = golden.target_language if isinstance(golden, GoldenText) else None
+            if language not in (told or [None]):
+                wanted = f"source and target_language, one of {', '.join(sorted(told))}" if told else "a plain sentence"
+                raise ValueError(f"export.golden_sentences has {golden!r}: write it as {wanted}")
         return self
 
     @model_validator(mode="after")

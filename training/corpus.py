@@ -28,7 +28,7 @@ import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
 from service.bundle.errors import BundleError
-from service.bundle.tokenizer import Tokenizer
+from service.bundle.tokenizer import TokenizedText, Tokenizer
 from training.augmentation import augmented
 from training.config import Config, CorpusConfig, FileCorpus, TaskCorpus, TokenizersConfig
 from training.errors import CorpusError
@@ -126,6 +126,17 @@ class Corpus:
         except (OSError, BundleError) as error:
             raise CorpusError(f"cannot read {self.tokenizer_path(side)}: delete done.json and prepare again") from error
 
+    def first_piece(self, example: Example) -> str:
+        """The piece before a source that says in which language its target is; "" where there is but one."""
+        return (
+            language_piece(example.annotation) if self._done["prepared_from"]["corpus"].get("kind") == "files" else ""
+        )
+
+    def encode(self, example: Example) -> tuple[TokenizedText, TokenizedText]:
+        """Source and target as the model reads and writes them."""
+        source, target = (self.tokenizer(side) for side in SIDES)
+        return source.encode(example.source, self.first_piece(example)), target.encode(example.target)
+
     def arrays(self, part: str) -> ParallelArrays:
         """The token ids of "training" or "validation"."""
 
@@ -206,11 +217,13 @@ def prepare(config: Config, progress: Progress) -> Corpus:
     else:
         _write_split_files(config.corpus, directory, progress)
     np.save(directory / "training.lines.npy", line_begins(directory / "training.tsv"))
+    languages = config.corpus.target_languages if isinstance(config.corpus, FileCorpus) else frozenset[str]()
+    pieces = [language_piece(language) for language in sorted(languages)]
     for side in SIDES:
-        tokenizer = _train_tokenizer(config.tokenizers, directory, side)
+        tokenizer = _train_tokenizer(config.tokenizers, directory, side, pieces)
         progress(f"{side} tokenizer: {config.tokenizers.source.kind}, {tokenizer.vocabulary_size} pieces")
         for part in ("training", "validation"):
-            _write_arrays(tokenizer, directory, part, side)
+            _write_arrays(tokenizer, directory, part, side, isinstance(config.corpus, FileCorpus))
             if side == "source" and config.task is not None and config.task.context_sentences:
                 _write_context(tokenizer, directory, part)
     hashes = {path.name: _sha256(path) for path in sorted(directory.iterdir())}
@@ -244,14 +257,19 @@ def _same_settings(prepared_from: dict[str, Any], config: Config) -> bool:
     return corpus == config.corpus and tokenizers == config.tokenizers
 
 
-def _train_tokenizer(settings: TokenizersConfig, directory: Path, side: str) -> Tokenizer:
-    """A shared one is trained once, on both columns, and copied."""
+def language_piece(language: str) -> str:
+    """What stands before a source whose target is in ``language`` (Johnson et al. 2017, section 3); "" for ""."""
+    return f"<2{language}>" if language else ""
+
+
+def _train_tokenizer(settings: TokenizersConfig, directory: Path, side: str, pieces: list[str]) -> Tokenizer:
+    """A shared one is trained once, on both columns, and copied. ``pieces`` say the target language."""
     path, of_side = directory / f"{side}.spm", settings.source if side == "source" else settings.target
     if settings.shared and side == "target":
         write_atomically(path, (directory / "source.spm").read_bytes())
         return Tokenizer.load(path)
     columns = range(len(SIDES)) if settings.shared else (SIDES.index(side),)
-    return train_tokenizer(of_side, directory / "training.tsv", columns, path)
+    return train_tokenizer(of_side, directory / "training.tsv", columns, path, pieces)
 
 
 def _write_split_files(corpus: FileCorpus, directory: Path, progress: Progress) -> None:
@@ -316,10 +334,16 @@ def line_begins(path: Path) -> npt.NDArray[np.int64]:
     return np.frombuffer(begins, dtype=np.int64)
 
 
-def _write_arrays(tokenizer: Tokenizer, directory: Path, part: str, side: str) -> None:
-    column = SIDES.index(side)
+def _write_arrays(tokenizer: Tokenizer, directory: Path, part: str, side: str, of_files: bool) -> None:
+    """``of_files``: an annotation is a target language, which the source begins with."""
     with (directory / f"{part}.tsv").open(encoding="utf-8", newline="\n") as lines:
-        sentences = (tokenizer.encode_ids(line.rstrip("\n").split("\t")[column]) for line in lines)
+        examples = map(_read_line, lines)
+        sentences = (
+            tokenizer.encode_ids(
+                getattr(example, side), language_piece(example.annotation) if of_files and side == "source" else ""
+            )
+            for example in examples
+        )
         _save_sentences(directory / f"{part}.{side}", sentences)
 
 

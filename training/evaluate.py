@@ -107,32 +107,41 @@ def evaluate_texts(
     """Translate the test part of a corpus of files, each source once; print and return BLEU, chrF and exact match, in
     each precision that the bundle has. Raises TrainingError when the bundle is refused.
     """
-    examples = Corpus(config.run_directory / "data").examples("test")
-    references = with_references(itertools.islice(examples, limit))
+    examples = list(itertools.islice(Corpus(config.run_directory / "data").examples("test"), limit))
     bundle = _load(config, models)
     lower_case = isinstance(config.corpus, FileCorpus) and config.corpus.lower_case
-    table = Table(title=f"{bundle.label}: {sum(map(len, references.values()))} translations by people")
+    table = Table(title=f"{bundle.label}: {len(examples)} translations by people")
     for title in ("sources", "number", "BLEU", "chrF", "exact"):
         table.add_column(title, justify="left" if title == "sources" else "right")
-    scores = {}
+    scores: dict[Precision, dict[str, TextScores]] = {}
+    signatures = set[str]()
     for precision in sorted({graph.precision for graph in bundle.manifest.graphs}):
-        found = translate_texts(bundle, list(references), precision)
-        scores[precision] = score_by_length(found, references, lower_case)
-        for name, score in scores[precision].items():
-            numbers = (f"{score.bleu:.2f}", f"{score.chrf:.2f}", f"{score.exact_match:.1%}")
-            table.add_row(f"{precision}, {name}", str(score.sentences), *numbers)
+        scores[precision] = {}
+        for language in sorted(bundle.manifest.target_language_pieces) or [""]:
+            references = with_references(one for one in examples if not language or one.annotation == language)
+            if not references:
+                continue
+            found = translate_texts(bundle, list(references), precision, language)
+            for name, score in score_by_length(found, references, lower_case).items():
+                part = f"to {language}, {name}" if language else name
+                scores[precision][part] = score
+                numbers = (f"{score.bleu:.2f}", f"{score.chrf:.2f}", f"{score.exact_match:.1%}")
+                table.add_row(f"{precision}, {part}", str(score.sentences), *numbers)
+                signatures |= {score.bleu_signature, score.chrf_signature}
     console.print(table)
-    for signature in (scores["fp32"]["all"].bleu_signature, scores["fp32"]["all"].chrf_signature):
+    for signature in sorted(signatures):
         console.print(signature, highlight=False, markup=False)
     return scores
 
 
-def translate_texts(bundle: Bundle, texts: Sequence[str], precision: Precision = "fp32") -> list[str]:
+def translate_texts(
+    bundle: Bundle, texts: Sequence[str], precision: Precision = "fp32", target_language: str = ""
+) -> list[str]:
     """As the service does: sentence by sentence where the bundle says so."""
-    manifest, tokenizer = bundle.manifest, bundle.source_tokenizer
-    parts = [parts_of(bundle, text) for text in texts]
+    most = bundle.manifest.limits.max_target_tokens
+    parts = [parts_of(bundle, text, target_language=target_language) for text in texts]
     requests = [
-        SentenceRequest(tuple(tokenizer.encode_ids(part.of(text))), manifest.limits.max_target_tokens)
+        SentenceRequest(tuple(bundle.encode_ids(part.of(text), target_language)), most)
         for text, of_text in zip(texts, parts, strict=True)
         for part in of_text
     ]

@@ -34,8 +34,8 @@ from service.bundle.manifest import (
 from service.bundle.tokenizer import Tokenizer
 from training.align import chosen_alignment
 from training.alignment import measure_alignment
-from training.config import Config
-from training.corpus import SIDES, Corpus, ParallelArrays
+from training.config import Config, FileCorpus, GoldenText
+from training.corpus import SIDES, Corpus, ParallelArrays, language_piece
 from training.graphs import WEIGHTS_FILE, round_weights, write_graphs, write_weights
 from training.models.interface import AutoregressiveModel, TranslationModel
 from training.parity import prove_parity, translate
@@ -137,6 +137,7 @@ def write_bundle(
             weights=WEIGHTS_FILE,
             source_tokenizer=entries["source"],
             target_tokenizer=entries["target"],
+            target_language_pieces=_pieces_of(config),
             limits=Limits(**config.export.limits.model_dump()),
             splits_sentences=config.export.splits_sentences,
             capabilities=model.capabilities,
@@ -186,11 +187,26 @@ def _translate_golden(
     source, target = (Tokenizer.load(directory / entries[side].file) for side in SIDES)
     golden = []
     for document in config.export.golden_sentences:
-        *before, text = [document] if isinstance(document, str) else document
-        found = translate_ids(source.encode_ids(text), [source.encode_ids(sentence) for sentence in before])
-        translation = target.decode(found).text
-        golden.append(GoldenSentence(source=text, target=translation, context=tuple(before), precision=precision))
+        language = document.target_language if isinstance(document, GoldenText) else ""
+        plain = document.source if isinstance(document, GoldenText) else document
+        *before, text = [plain] if isinstance(plain, str) else plain
+        ids = source.encode_ids(text, language_piece(language))
+        found = translate_ids(ids, [source.encode_ids(sentence) for sentence in before])
+        golden.append(
+            GoldenSentence(
+                source=text,
+                target=target.decode(found).text,
+                context=tuple(before),
+                precision=precision,
+                target_language=language,
+            )
+        )
     return tuple(golden)
+
+
+def _pieces_of(config: Config) -> dict[str, str]:
+    told = config.corpus.target_languages if isinstance(config.corpus, FileCorpus) else frozenset[str]()
+    return {language: language_piece(language) for language in sorted(told)}
 
 
 def _arrays_of(model: TranslationModel) -> dict[str, npt.NDArray[np.float32]]:

@@ -21,7 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from service.attention.views import aligned
 from service.bundle.tokenizer import BOS_ID
-from training.corpus import SIDES, Corpus
+from training.corpus import Corpus
 from training.models.interface import AutoregressiveModel, Context, TranslationModel
 from training.selection import Validation
 from training.validation import Sample
@@ -138,9 +138,7 @@ def attention_picture(model: TranslationModel, corpus: Corpus) -> npt.NDArray[np
         return None
     was_training, device = model.training, next(model.parameters()).device
     example = next(corpus.examples("validation"))
-    source, target = (
-        corpus.tokenizer(side).encode(text) for side, text in zip(SIDES, (example.source, example.target), strict=True)
-    )
+    source, target = corpus.encode(example)
     context = None
     if model.context_sentences:
         before = [corpus.tokenizer("source").encode_ids(text) for text in example.context]

@@ -35,10 +35,14 @@ class SubwordSampler:
         pieces = _Pieces(self._processor)
         self._cutter: _Cutter = _UnigramCutter(pieces, strength) if kind == "unigram" else _BpeCutter(pieces, strength)
 
-    def encode(self, texts: Iterable[str], seed: int) -> list[list[int]]:
-        """Token ids, `</s>` last."""
+    def encode(self, texts: Iterable[str], seed: int, first_pieces: Iterable[str] | None = None) -> list[list[int]]:
+        """Token ids, `</s>` last; ``first_pieces``: for each text the control piece before it, "" for none."""
         generator = random.Random(seed)
-        return [[*self._cut(text, generator), EOS_ID] for text in texts]
+        cut = [[*self._cut(text, generator), EOS_ID] for text in texts]
+        if first_pieces is None:
+            return cut
+        before = ([self._processor.piece_to_id(piece)] if piece else [] for piece in first_pieces)
+        return [[*first, *ids] for first, ids in zip(before, cut, strict=True)]
 
     def _cut(self, text: str, generator: random.Random) -> Iterator[int]:
         for word in _words(self._processor.normalize(text)):

@@ -3,7 +3,8 @@
 A file is a TSV of two or more columns, or two files with as many lines; plain or gzip. A malformed line is reported by
 its number and passed over; so is a pair that a filter refuses, each counted by its reason. Held-out pairs are chosen by
 groups: all pairs of one source (or target) sentence go together, and no training pair has a source or a target that the
-held-out parts have. Called by ``training.corpus``.
+held-out parts have. The annotation of a pair is its target language where the files name it. Called by
+``training.corpus``.
 """
 
 from __future__ import annotations
@@ -73,6 +74,8 @@ def split_files(corpus: FileCorpus, report: Report) -> dict[str, Iterator[Exampl
     else:
         held = _hold_out(corpus)
     seen = tuple({group_key(getattr(pair, side)) for pairs in held.values() for pair in pairs} for side in SIDES)
+    if corpus.target_languages:  # what is a target in one direction is a source in another
+        seen = (seen[0] | seen[1],) * len(SIDES)
     clean = _clean(_read(corpus.training, report), corpus.filters, report, corpus.lower_case)
     training = _without(clean, seen, report)
     return {"training": training, **{name: iter(pairs) for name, pairs in held.items()}}
@@ -132,10 +135,11 @@ def _clean(pairs: Iterable[Example], filters: FilterConfig, report: Report, lowe
     duplicates: set[int] = set()
     for pair in pairs:
         source, target = normalize(pair.source), normalize(pair.target)
-        clean = Example(source.lower(), target.lower(), "") if lower_case else Example(source, target, "")
+        sides = (source.lower(), target.lower()) if lower_case else (source, target)
+        clean = Example(*sides, pair.annotation)
         reason = _refusal(clean, filters)
         if reason is None and filters.duplicates:
-            key = _hash(f"{clean.source}\t{clean.target}")
+            key = _hash(f"{clean.source}\t{clean.target}\t{clean.annotation}")
             reason = "duplicate" if key in duplicates else None
             duplicates.add(key)
         if reason is None:
@@ -183,7 +187,8 @@ def _read_tsv(entry: TsvFile, report: Report) -> Iterator[Example]:
         if len(columns) < needed:
             report.malform(entry.tsv, number, f"{len(columns)} columns, {needed} needed")
         else:
-            yield Example(columns[entry.source_column - 1], columns[entry.target_column - 1], "")
+            sides = columns[entry.source_column - 1], columns[entry.target_column - 1]
+            yield Example(*sides, entry.target_language or "")
 
 
 def _read_pair(entry: PairFiles, report: Report) -> Iterator[Example]:
@@ -193,7 +198,7 @@ def _read_pair(entry: PairFiles, report: Report) -> Iterator[Example]:
             longer, shorter = (entry.source, entry.target) if other is None else (entry.target, entry.source)
             raise CorpusError(f"{longer} has more lines than {shorter}: they are not of one corpus")
         if one[1] is not None and other[1] is not None:
-            yield Example(one[1], other[1], "")
+            yield Example(one[1], other[1], entry.target_language or "")
 
 
 def _lines(path: Path, report: Report) -> Iterator[tuple[int, str | None]]:

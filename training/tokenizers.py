@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ from training.errors import CorpusError
 from training.files import write_atomically
 
 
-def train_tokenizer(config: TokenizerConfig, corpus: Path, columns: Iterable[int], output: Path) -> Tokenizer:
-    """Train on columns of a TSV file and write the model to ``output``.
+def train_tokenizer(
+    config: TokenizerConfig, corpus: Path, columns: Iterable[int], output: Path, control_pieces: Sequence[str] = ()
+) -> Tokenizer:
+    """Train on columns of a TSV file and write the model to ``output``; no text is ever cut into ``control_pieces``.
 
     Characters and words: every one of the text is in the vocabulary (coverage 1.0), and nothing is normalised;
     characters keep white space as a symbol of its own, so that a piece is a character of the text as it was sent.
@@ -37,6 +39,7 @@ def train_tokenizer(config: TokenizerConfig, corpus: Path, columns: Iterable[int
             bos_id=BOS_ID,
             eos_id=EOS_ID,
             unk_id=UNK_ID,
+            control_symbols=list(control_pieces),
             minloglevel=2,
             **options,
         )

@@ -219,9 +219,11 @@ class Trainer:
         """The epoch's batch of this number, which also decides how its text is cut where it is cut anew."""
         resampled = {}
         for side, sampler in self._samplers.items():
-            texts = [getattr(self._texts[int(pair)], side) for pair in sentences if self._texts is not None]
+            examples = [self._texts[int(pair)] for pair in sentences if self._texts is not None]
+            texts = [getattr(example, side) for example in examples]
+            first_pieces = map(self._corpus.first_piece, examples) if side == "source" else None
             seed = np.random.SeedSequence([self._settings.seed, self._epoch, number, SIDES.index(side)])
-            resampled[side] = sampler.encode(texts, int(seed.generate_state(1)[0]) % 2**31)
+            resampled[side] = sampler.encode(texts, int(seed.generate_state(1)[0]) % 2**31, first_pieces)
         batch = make_batch(self._training, sentences, resampled)
         return batch if self._links is None else replace(batch, links=self._links.of_batch(sentences, batch))
 

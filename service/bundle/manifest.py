@@ -161,6 +161,7 @@ class GoldenSentence(_Part):
     target: str
     context: tuple[str, ...] = ()
     precision: Precision = "fp32"
+    target_language: str = ""  # of a model of several: which
 
 
 class Provenance(_Part):
@@ -188,6 +189,8 @@ class Manifest(_Part):
     weights: FileName
     source_tokenizer: TokenizerEntry
     target_tokenizer: TokenizerEntry
+    #: Of a model that writes several languages: the piece before a source that says which, by the language's code.
+    target_language_pieces: dict[str, str] = {}
     limits: Limits
     splits_sentences: bool = False  # a text is cut into its sentences, as the model's training was
     capabilities: Capabilities
@@ -213,6 +216,15 @@ class Manifest(_Part):
                 f"capabilities.document_context is {self.capabilities.document_context}, and the graphs read "
                 f"{self.context_sentences} sentences before each"
             )
+        pieces = self.target_language_pieces
+        if pieces and pieces.keys() != set(self.target_languages):
+            raise ValueError(f"target_language_pieces are of {', '.join(pieces)}; target_languages are others")
+        for golden in self.golden_sentences:
+            if (golden.target_language or None) not in (pieces or [None]):
+                raise ValueError(
+                    f"golden_sentences has one of the target language {golden.target_language!r}, and "
+                    f"target_language_pieces are of {', '.join(pieces) or 'none'}"
+                )
         longest = max((len(golden.context) for golden in self.golden_sentences), default=0)
         if longest > self.context_sentences:
             raise ValueError(f"golden_sentences have {longest} before one; the graphs read {self.context_sentences}")

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from service.bundle.errors import BundleError, UnknownModelError
 from service.bundle.manifest import MANIFEST_FILE, MANIFEST_HASH_FILE, GraphEntry, Manifest, ModelName
-from service.bundle.tokenizer import Tokenizer
+from service.bundle.tokenizer import TokenizedText, Tokenizer
 
 REPOSITORY_FILE = "repository.json"
 
@@ -38,6 +38,21 @@ class Bundle:
     @property
     def label(self) -> str:
         return f"{self.manifest.name}/{self.manifest.version}"
+
+    def encode(self, text: str, target_language: str = "") -> TokenizedText:
+        """A source text's tokens, as the model reads them: one that writes several languages is told which.
+
+        Raises KeyError where that is none of its languages.
+        """
+        return self.source_tokenizer.encode(text, self._first_piece(target_language))
+
+    def encode_ids(self, text: str, target_language: str = "") -> list[int]:
+        """The ids that ``encode`` gives, without the offsets."""
+        return self.source_tokenizer.encode_ids(text, self._first_piece(target_language))
+
+    def _first_piece(self, target_language: str) -> str:
+        pieces = self.manifest.target_language_pieces
+        return pieces[target_language] if pieces else ""
 
     def path(self, file_name: str) -> Path:
         return self.directory / file_name
@@ -99,6 +114,12 @@ def load_bundle(directory: Path) -> Bundle:
         for entry in (manifest.source_tokenizer, manifest.target_tokenizer)
     )
     _check_vocabulary(manifest, target.vocabulary_size, directory)
+    for language, piece in manifest.target_language_pieces.items():
+        if not source.is_control(piece):
+            raise BundleError(
+                f"{_place(directory, manifest.source_tokenizer.file)} has no control piece {piece!r}, which stands "
+                f"for {language} in {MANIFEST_FILE}: export the bundle again"
+            )
     return Bundle(directory, manifest, source, target)
 
 

@@ -17,7 +17,7 @@ from service.bundle.errors import BundleError
 # One numbering in every bundle: the engine pads with PAD_ID, starts a target with BOS_ID and stops at EOS_ID.
 PAD_ID, BOS_ID, EOS_ID, UNK_ID = 0, 1, 2, 3
 EOS_PIECE = "</s>"
-_SPECIAL_PIECES = {PAD_ID: "<pad>", BOS_ID: "<s>", EOS_ID: EOS_PIECE}
+_SPECIAL_PIECES = {PAD_ID: "<pad>", EOS_ID: EOS_PIECE}
 _SPACE = "▁"
 
 
@@ -77,23 +77,42 @@ class Tokenizer:
     def vocabulary_size(self) -> int:
         return int(self._processor.get_piece_size())
 
-    def encode(self, text: str) -> TokenizedText:
-        """Cut a text into tokens, `</s>` last; an unknown character or word is an UNK_ID of its own place."""
-        found = self._processor.encode(text, return_type="offset_mapping")
-        return TokenizedText(text, (*self._tokens(text, found), _special(EOS_ID, len(text))))
+    def is_control(self, piece: str) -> bool:
+        """Is it a piece that no text is cut into, such as one that names a language?"""
+        identity = self._processor.piece_to_id(piece)
+        return identity != UNK_ID and bool(self._processor.is_control(identity))
 
-    def encode_ids(self, text: str) -> list[int]:
+    def encode(self, text: str, first: str = "") -> TokenizedText:
+        """Cut a text into tokens, `</s>` last; an unknown character or word is an UNK_ID of its own place.
+
+        ``first``: a control piece to put before them.
+        """
+        found = self._processor.encode(text, return_type="offset_mapping")
+        before = [_special(identity, 0, first) for identity in self._first_ids(first)]
+        return TokenizedText(text, (*before, *self._tokens(text, found), _special(EOS_ID, len(text))))
+
+    def encode_ids(self, text: str, first: str = "") -> list[int]:
         """The ids that ``encode`` gives, `</s>` last, without the offsets."""
-        return [*self._processor.encode(text, return_type=int), EOS_ID]
+        return [*self._first_ids(first), *self._processor.encode(text, return_type=int), EOS_ID]
+
+    def _first_ids(self, first: str) -> list[int]:
+        if not first:
+            return []
+        if not self.is_control(first):
+            raise ValueError(f"{first!r} is no control piece of this tokenizer")
+        return [int(self._processor.piece_to_id(first))]
 
     def decode(self, ids: Sequence[int]) -> TokenizedText:
         """The text of ``ids`` and where in it each of them stands; special tokens, wherever they are, give no text."""
-        found = self._processor.decode([i for i in ids if i not in _SPECIAL_PIECES], return_type="offset_mapping")
+        special = [bool(self._processor.is_control(i)) for i in ids]
+        plain_ids = [i for i, is_special in zip(ids, special, strict=True) if not is_special]
+        found = self._processor.decode(plain_ids, return_type="offset_mapping")
         text: str = found["text"]
         plain = iter(self._tokens(text, found))
         tokens: list[Token] = []
-        for i in ids:
-            tokens.append(_special(i, tokens[-1].end if tokens else 0) if i in _SPECIAL_PIECES else next(plain))
+        for i, is_special in zip(ids, special, strict=True):
+            place = tokens[-1].end if tokens else 0
+            tokens.append(_special(i, place, self._processor.id_to_piece(i)) if is_special else next(plain))
         return TokenizedText(text, tuple(tokens))
 
     def _tokens(self, text: str, found: dict[str, list[object]]) -> tuple[Token, ...]:
@@ -103,8 +122,8 @@ class Tokenizer:
         )
 
 
-def _special(identity: int, place: int) -> Token:
-    return Token(identity, _SPECIAL_PIECES[identity], place, place, special=True)
+def _special(identity: int, place: int, piece: str | None = None) -> Token:
+    return Token(identity, piece or _SPECIAL_PIECES[identity], place, place, special=True)
 
 
 def _without_leading_space(text: str, begin: int, end: int) -> tuple[int, int]:

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.bundle.errors import BundleError
-from service.bundle.repository import Bundle
+from service.bundle.repository import Bundle, Repository
 from service.bundle.tokenizer import EOS_ID, PAD_ID, UNK_ID, Tokenizer
+from tests.conftest import FAMILIES
 
 # White space at the ends, combining marks, emoji of several code points, right-to-left, characters nobody has seen.
 TEXTS = st.text(alphabet=st.sampled_from("ab c  äe\u0301👍🏽👩‍💻א年Z\u00a0\u202f."), min_size=1, max_size=40)
@@ -90,3 +91,31 @@ def test_an_unknown_character_is_unknown_at_its_own_place(letters: Bundle) -> No
 def test_no_tokenizer_no_load() -> None:
     with pytest.raises(BundleError, match=r"source\.spm is not a SentencePiece model"):
         Tokenizer(b"something else", "source.spm")
+
+
+@pytest.fixture(scope="module")
+def polyglot() -> Tokenizer:
+    return Repository(FAMILIES).load("polyglot", 1).source_tokenizer
+
+
+def test_a_control_piece_stands_before_the_text_and_comes_from_no_text(polyglot: Tokenizer) -> None:
+    tokenized = polyglot.encode("1 2", "<2x-one>")
+    first, *others = tokenized.tokens
+    assert (first.piece, first.begin, first.end, first.special) == ("<2x-one>", 0, 0, True)
+    assert tuple(others) == polyglot.encode("1 2").tokens
+    assert tokenized.ids == polyglot.encode_ids("1 2", "<2x-one>")
+    assert first.id not in polyglot.encode_ids("<2x-one> 1 2")
+
+
+def test_a_control_piece_among_the_ids_gives_no_text(polyglot: Tokenizer) -> None:
+    ids = polyglot.encode_ids("1 2", "<2x-one>")
+    decoded = polyglot.decode(ids)
+    assert decoded.text == "1 2"
+    assert [(token.piece, token.special) for token in decoded.tokens][::3] == [("<2x-one>", True), ("</s>", True)]
+
+
+@pytest.mark.parametrize("piece", ["<2x-three>", "1", "<unk>"])
+def test_what_is_no_control_piece_is_refused(polyglot: Tokenizer, piece: str) -> None:
+    assert not polyglot.is_control(piece)
+    with pytest.raises(ValueError, match="no control piece"):
+        polyglot.encode("1", piece)

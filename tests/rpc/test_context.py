@@ -293,6 +293,7 @@ async def test_a_model_says_how_much_it_reads_before_a_text(stub: TranslationSer
         "stories": True,
         "transformer": False,
         "bottleneck": False,
+        "polyglot": False,
     }
     assert {name: model.limits.max_context_sentences for name, model in listed.items()} == {
         "stories": 3,

@@ -56,6 +56,20 @@ def test_joined_pairs_are_of_earlier_ones_and_keep_their_places() -> None:
     assert lengths == {1, 2, 3, 4}
 
 
+def test_what_is_made_keeps_the_target_language_and_joins_none_with_another() -> None:
+    pairs = [
+        Example(f"Satz {language} {number}.", f"Sentence {language} {number}.", language)
+        for number in range(100)
+        for language in ("de", "fr")
+    ]
+    settings = AugmentConfig(upper_case=0.5, unpunctuated=0.5, joined=1.0, copied=0.5)
+    found = list(augmented(pairs, settings))
+    assert any(example.source.count("Satz") > 1 for example in found)
+    for example in found:
+        other = {"de": "fr", "fr": "de"}[example.annotation]
+        assert f" {other} " not in f"{example.source} {example.target}".lower()
+
+
 def test_what_is_copied_stands_at_the_same_end_of_both_sides() -> None:
     found = made(AugmentConfig(copied=1.0))
     before = 0

@@ -15,6 +15,7 @@ from training.config import (
     AttentionName,
     Config,
     FileCorpus,
+    GoldenText,
     HeldOut,
     PairFiles,
     RecurrentConfig,
@@ -105,7 +106,14 @@ def refusal(path: Path) -> str:
 def test_every_shipped_config_is_there() -> None:
     names = {"dates", "dates-in-context", "dates-soft-feedback", "reverse", "reverse-transformer"}
     names |= {"sandglass-reverse", "sandglass-reverse-recurrent", "mechanisms-dates", "mechanisms-reverse"}
-    names |= {"benchmark-training", "tatoeba-de-en", "tatoeba-en-de", "multi30k-en-de", "multi30k-en-fr"}
+    names |= {
+        "benchmark-training",
+        "tatoeba-de-en",
+        "tatoeba-en-de",
+        "multi30k-en-de",
+        "multi30k-en-fr",
+        "tatoeba-many",
+    }
     names |= {f"tatoeba-{pair}" for pair in ("fr-en", "en-fr", "es-en", "en-es")}
     assert {path.stem for path in SHIPPED} == names
 
@@ -705,8 +713,25 @@ def test_a_file_that_cannot_be_read_is_refused_with_the_reason(tmp_path: Path) -
 
 
 def test_int8_is_refused_where_the_runtime_has_none(tmp_path: Path) -> None:
-    values = tiny_values(tmp_path)
-    values["export"]["int8"] = True
+    values = tiny_values(tmp_path, export={"int8": True})
     assert "export.int8 is true, and model.family is recurrent" in refusal(write_config(tmp_path / "c.yaml", values))
     values["model"] = {"family": "transformer"}
     assert load_config(write_config(tmp_path / "c.yaml", values)).export.int8
+
+
+def test_the_languages_of_the_files_are_those_of_the_model_and_of_its_golden_sentences(tmp_path: Path) -> None:
+    def told(target: list[str], golden: object) -> Path:
+        values = tiny_values(tmp_path, export={"golden_sentences": [golden]})
+        files = [{"tsv": "x.tsv", "target_language": language} for language in ("de", "fr")]
+        values["corpus"] = {"kind": "files", "training": files, "held_out": {"validation": 1, "test": 1}}
+        values["languages"] = {"source": ["en"], "target": target}
+        return write_config(tmp_path / "c.yaml", values)
+
+    good = {"source": "1", "target_language": "fr"}
+    assert load_config(told(["fr", "de"], good)).export.golden_sentences == [GoldenText.model_validate(good)]
+    assert "corpus.training has the target languages de, fr, and languages.target is de" in refusal(told(["de"], good))
+    wanted = "write it as source and target_language, one of de, fr"
+    assert wanted in refusal(told(["fr", "de"], "1"))
+    assert wanted in refusal(told(["fr", "de"], {"source": "1", "target_language": "es"}))
+    values = tiny_values(tmp_path, export={"golden_sentences": [good]})
+    assert "write it as a plain sentence" in refusal(write_config(tmp_path / "c.yaml", values))

@@ -42,7 +42,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     corpus.write_text("".join(f"{text}\t\t\n" for text in made_up(300, 1)), encoding="utf-8")
     for kind in ("unigram", "bpe"):
         settings_ = TokenizerConfig.model_validate({"kind": kind, "vocabulary_size": 400})
-        train_tokenizer(settings_, corpus, (0,), folder / f"{kind}.spm")
+        train_tokenizer(settings_, corpus, (0,), folder / f"{kind}.spm", ["<2en>", "<2de>"])
     return {kind: folder / f"{kind}.spm" for kind in ("unigram", "bpe")}
 
 
@@ -146,3 +146,14 @@ def test_a_greater_alpha_takes_likelier_cuts(learned: dict[str, Path]) -> None:
         return len({tuple(ids) for ids in SubwordSampler(learned["unigram"], "unigram", alpha).encode([WORD] * 500, 1)})
 
     assert distinct(0.01) > distinct(0.5) > distinct(3.0)
+
+
+@KINDS
+def test_a_control_piece_stands_before_what_is_cut_as_without_it(learned: dict[str, Path], kind: str) -> None:
+    sentences, pieces = made_up(3, 1), ["<2en>", "", "<2de>"]
+    sampler, tokenizer = SubwordSampler(learned[kind], kind, 0.3), Tokenizer.load(learned[kind])
+    wanted = [
+        [*([tokenizer.encode_ids("", piece)[0]] if piece else []), *ids]
+        for piece, ids in zip(pieces, sampler.encode(sentences, 5), strict=True)
+    ]
+    assert sampler.encode(sentences, 5, pieces) == wanted

@@ -645,3 +645,55 @@ def test_an_empty_file_is_refused(tmp_path: Path) -> None:
         prepare(file_config(tmp_path, corpus), ignore_progress)
     with pytest.raises(CorpusError, match="wants 2 groups, and there are 0 source sentences"):
         read(corpus_of(tmp_path, {"tsv": tmp_path / "pairs.tsv"}, held_out={"validation": 1, "test": 1}))
+
+
+# --- several target languages ----------------------------------------------------------------------------------------
+
+
+def both_ways(folder: Path) -> list[dict[str, Any]]:
+    """One file in both directions."""
+    path = write(folder / "pairs.tsv", [f"{source}\t{target}" for source, target in numbered(60)])
+    return [
+        {"tsv": path, "source_column": 1, "target_column": 2, "target_language": "en"},
+        {"tsv": path, "source_column": 2, "target_column": 1, "target_language": "de"},
+    ]
+
+
+def test_nothing_that_is_held_out_in_one_direction_is_trained_in_the_other(tmp_path: Path) -> None:
+    corpus = corpus_of(tmp_path, *both_ways(tmp_path), held_out={"validation": 5, "test": 6, "by": "source"})
+    parts = {name: list(pairs) for name, pairs in split_files(corpus, Report()).items()}
+    held = {text for name in PARTS for pair in parts[name] for text in (pair.source, pair.target)}
+    assert {pair.annotation for pair in parts["training"]} == {"de", "en"}
+    assert not held & {text for pair in parts["training"] for text in (pair.source, pair.target)}
+
+
+def test_the_same_pair_for_two_languages_is_no_duplicate(tmp_path: Path) -> None:
+    path = write(tmp_path / "pairs.tsv", ["Tom\tTom"])
+    files = [{"tsv": path, "target_language": language} for language in ("de", "en")]
+    held = {part: [tsv(tmp_path / f"{part}.tsv", [(part, part)]) | {"target_language": "de"}] for part in PARTS}
+    corpus = corpus_of(tmp_path, *files, **held)
+    report = Report()
+    training = split_files(corpus, report)["training"]
+    assert [pair.annotation for pair in training] == ["de", "en"]
+    assert not report.refused["duplicate"]
+
+
+def test_sources_begin_with_the_piece_of_their_target_language(tmp_path: Path) -> None:
+    corpus = corpus_of(tmp_path, *both_ways(tmp_path), held_out={"validation": 5, "test": 6})
+    golden = [{"source": "1", "target_language": "de"}]
+    languages = {"source": ["de", "en"], "target": ["de", "en"]}
+    config = file_config(tmp_path, corpus, languages=languages, export={"golden_sentences": golden})
+    prepared = prepare(config, ignore_progress)
+    tokenizer, arrays = prepared.tokenizer("source"), prepared.arrays("training")
+    for number, pair in enumerate(prepared.examples("training")):
+        ids = tokenizer.encode_ids(pair.source, f"<2{pair.annotation}>")
+        assert arrays.source[number].tolist() == ids
+        assert arrays.target[number].tolist() == prepared.tokenizer("target").encode_ids(pair.target)
+        assert prepared.encode(pair)[0].ids == ids
+
+
+def test_a_language_is_named_for_every_file_or_for_none(tmp_path: Path) -> None:
+    one, other = both_ways(tmp_path)
+    del other["target_language"]
+    with pytest.raises(ValueError, match="target_language: name it for every file, or for none"):
+        corpus_of(tmp_path, one, other, held_out={"validation": 5, "test": 6})
