@@ -299,6 +299,7 @@ async def test_a_model_says_how_much_it_reads_before_a_text(stub: TranslationSer
         "stories": 3,
         "transformer": 0,
         "bottleneck": 0,
+        "polyglot": 0,
     }
     assert (await stub.GetModel(GetModelRequest(model="stories"))).model == listed["stories"]
     cross, token = attention_pb2.ATTENTION_KIND_CROSS, attention_pb2.ATTENTION_UNIT_TOKEN
