@@ -8,7 +8,9 @@ Approach to Data Augmentation for Neural Machine Translation".
 from __future__ import annotations
 
 import random
+import re
 import string
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
@@ -30,6 +32,10 @@ _SCRIPTS += [
     "".join(map(chr, range(first, first + count)))
     for first, count in ((0x3042, 80), (0x4E00, 2000), (0xAC00, 2000), (0x0905, 50))
 ]
+_NAMES_AND_NUMBERS = re.compile(r"\b[A-ZÄÖÜÉ][a-zäöüßé]{2,}\b|\b\d(?:[\d.,:]*\d)?\b")
+_PLAIN = ('"', '"')
+_STYLES = [("„", "“"), ("“", "”"), ("»", "«"), ("«", "»"), ("‚", "‘"), ("‘", "’"), _PLAIN]
+_QUOTES = [(marks, _PLAIN) for marks in _STYLES] + [(("(", ")"), ("(", ")")), (("[", "]"), ("[", "]"))]
 _EMOJI = [chr(code) for first, last in ((0x1F300, 0x1F5FF), (0x1F600, 0x1F64F)) for code in range(first, last)]
 _EMOJI += [*"☀☕♥⚡✅✨", "❤️", "👍🏽", "👩‍💻", "🇩🇪"]
 
@@ -42,6 +48,8 @@ def augmented(pairs: Iterable[Example], settings: AugmentConfig) -> Iterator[Exa
         (settings.upper_case, _upper_case),
         (settings.unpunctuated, _unpunctuated),
         (settings.joined, lambda pair: _joined(pair, earlier, generator)),
+        (settings.renamed, lambda pair: _renamed(pair, generator)),
+        (settings.quoted, lambda pair: _quoted(pair, generator)),
         (settings.copied, lambda pair: _copied(pair, generator)),
     ]
     for number, pair in enumerate(pairs):
@@ -66,6 +74,32 @@ def _joined(pair: Example, earlier: list[Example], generator: random.Random) -> 
     others = generator.sample(earlier, min(len(earlier), generator.randint(1, _MOST_JOINED - 1)))
     both = [*(one for one in others if one.annotation == pair.annotation), pair]  # of one target language
     return replace(pair, source=" ".join(one.source for one in both), target=" ".join(one.target for one in both))
+
+
+def _renamed(pair: Example, generator: random.Random) -> Example:
+    """Another name or number in the place of each that stands once on both sides, the same on both."""
+    source, target = (Counter(_NAMES_AND_NUMBERS.findall(text)) for text in (pair.source, pair.target))
+    others = {
+        word: _like(word, generator) for word in source.keys() & target.keys() if source[word] == target[word] == 1
+    }
+
+    def rename(text: str) -> str:
+        return _NAMES_AND_NUMBERS.sub(lambda found: others.get(found.group(), found.group()), text)
+
+    return replace(pair, source=rename(pair.source), target=rename(pair.target))
+
+
+def _like(word: str, generator: random.Random) -> str:
+    """A number of the same shape, or a name."""
+    if not word[0].isdigit():
+        return _name(generator)
+    digits = (generator.choice("0123456789") if character.isdigit() else character for character in word)
+    return generator.choice("123456789") + "".join(digits)[1:]
+
+
+def _quoted(pair: Example, generator: random.Random) -> Example:
+    (begin, end), (plain_begin, plain_end) = generator.choice(_QUOTES)
+    return replace(pair, source=f"{begin}{pair.source}{end}", target=f"{plain_begin}{pair.target}{plain_end}")
 
 
 def _copied(pair: Example, generator: random.Random) -> Example:

@@ -60,6 +60,17 @@ def save(path: Path, state: Weights) -> None:
 
 def load(kind: type[W], path: Path, model_config: dict[str, Any], data_sha256: dict[str, str]) -> W:
     """Raises CheckpointError when the file is missing, damaged, or of another model or corpus than these."""
+    state = _read(kind, path)
+    if different := _differences(_with_defaults(state.model_config), model_config):
+        raise CheckpointError(f"{path} is of another model ({'; '.join(different)}): use another run_directory")
+    if different := _differences(state.data_sha256, data_sha256):
+        raise CheckpointError(
+            f"{path} was trained on other data ({len(different)} files differ): use another run_directory"
+        )
+    return state
+
+
+def _read(kind: type[W], path: Path) -> W:
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
         state = kind(**{field.name: values[field.name] for field in fields(kind)})
@@ -68,13 +79,16 @@ def load(kind: type[W], path: Path, model_config: dict[str, Any], data_sha256: d
         raise CheckpointError(f"no checkpoint {path}: run `heed-train train CONFIG` first") from error
     except Exception as error:  # torch and pickle raise a dozen kinds for damaged bytes
         raise CheckpointError(f"{path} is damaged, or of another Heed: delete it, or restore it from a copy") from error
-    if different := _differences(_with_defaults(state.model_config), model_config):
-        raise CheckpointError(f"{path} is of another model ({'; '.join(different)}): use another run_directory")
-    if different := _differences(state.data_sha256, data_sha256):
-        raise CheckpointError(
-            f"{path} was trained on other data ({len(different)} files differ): use another run_directory"
-        )
     return state
+
+
+def load_start(path: Path, data_sha256: dict[str, str]) -> dict[str, Tensor]:
+    """The weights that another run begins with: of the same tokenizers, whatever its text. Raises CheckpointError."""
+    state = _read(Weights, path)
+    for name in ("source.spm", "target.spm"):
+        if state.data_sha256.get(name) != data_sha256[name]:
+            raise CheckpointError(f"{path} is of other tokenizers ({name} differs): prepare again with `start_from`")
+    return state.model
 
 
 def _with_defaults(model_config: dict[str, Any]) -> dict[str, Any]:

@@ -86,6 +86,8 @@ class AugmentConfig(_Section):
     upper_case: Share = 0.0
     unpunctuated: Share = 0.0  # a source in lower case without its full stop, as people type
     joined: Share = 0.0  # with one to three other pairs: a longer text
+    renamed: Share = 0.0  # another name or number where both sides have the same one
+    quoted: Share = 0.0  # in quotation marks or brackets: of any style in the source, plain ones in the target
     copied: Share = 0.0  # with a number, a name, emoji, or letters of another script, the same on both sides
     seed: Seed = 1
 
@@ -365,6 +367,7 @@ class Config(_Section):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
     version: Positive = 1
     run_directory: Path
+    start_from: Path | None = None  # another run's directory: its tokenizers, and its best weights to begin with
     languages: Languages
     corpus: CorpusConfig
     tokenizers: TokenizersConfig

@@ -111,6 +111,10 @@ class Corpus:
         if not _same_settings(self._done["prepared_from"], config):
             raise CorpusError(f"{self.directory} was prepared from another corpus or tokenizer setting: prepare again")
 
+    def has_tokenizers_of(self, config: Config) -> bool:
+        """Were they made as this config says?"""
+        return TokenizersConfig.model_validate(self._done["prepared_from"]["tokenizers"]) == config.tokenizers
+
     @property
     def hashes(self) -> dict[str, str]:
         """File name to sha256."""
@@ -220,7 +224,10 @@ def prepare(config: Config, progress: Progress) -> Corpus:
     languages = config.corpus.target_languages if isinstance(config.corpus, FileCorpus) else frozenset[str]()
     pieces = [language_piece(language) for language in sorted(languages)]
     for side in SIDES:
-        tokenizer = _train_tokenizer(config.tokenizers, directory, side, pieces)
+        if config.start_from is None:
+            tokenizer = _train_tokenizer(config.tokenizers, directory, side, pieces)
+        else:
+            tokenizer = _take_tokenizer(config, directory, side)
         progress(f"{side} tokenizer: {config.tokenizers.source.kind}, {tokenizer.vocabulary_size} pieces")
         for part in ("training", "validation"):
             _write_arrays(tokenizer, directory, part, side, isinstance(config.corpus, FileCorpus))
@@ -242,12 +249,17 @@ def _read_marker(marker: Path) -> dict[str, Any] | None:
 
 
 def _prepared_from(config: Config) -> dict[str, object]:
-    return {"corpus": config.corpus.model_dump(mode="json"), "tokenizers": config.tokenizers.model_dump()}
+    settings: dict[str, object] = {
+        "corpus": config.corpus.model_dump(mode="json"),
+        "tokenizers": config.tokenizers.model_dump(),
+    }
+    return settings if config.start_from is None else settings | {"start_from": str(config.start_from)}
 
 
 def _same_settings(prepared_from: dict[str, Any], config: Config) -> bool:
     """What an older Heed prepared lacks the keys that came later, whose defaults are what it did."""
-    if prepared_from.keys() != _prepared_from(config).keys():
+    wanted = _prepared_from(config)
+    if prepared_from.keys() != wanted.keys() or prepared_from.get("start_from") != wanted.get("start_from"):
         return False
     try:
         corpus = _CORPUS_CONFIG.validate_python(prepared_from["corpus"])
@@ -270,6 +282,19 @@ def _train_tokenizer(settings: TokenizersConfig, directory: Path, side: str, pie
         return Tokenizer.load(path)
     columns = range(len(SIDES)) if settings.shared else (SIDES.index(side),)
     return train_tokenizer(of_side, directory / "training.tsv", columns, path, pieces)
+
+
+def _take_tokenizer(config: Config, directory: Path, side: str) -> Tokenizer:
+    """That of the run to start from, which must be of the same settings."""
+    if config.start_from is None:
+        raise ValueError("there is no run to start from")
+    started = Corpus(config.start_from / "data")
+    if not started.has_tokenizers_of(config):
+        raise CorpusError(
+            f"start_from: the tokenizers of {config.start_from} are of other settings: use its `tokenizers`"
+        )
+    write_atomically(directory / f"{side}.spm", started.tokenizer_path(side).read_bytes())
+    return started.tokenizer(side)
 
 
 def _write_split_files(corpus: FileCorpus, directory: Path, progress: Progress) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
@@ -111,8 +112,11 @@ class Trainer:
         self._directory.mkdir(parents=True, exist_ok=True)
         if (self._directory / "last.pt").is_file():
             self._restore()
-        elif self._processes.count > 1:  # the same start everywhere, then dropout of its own in each process
-            torch.manual_seed(settings.seed + self._processes.rank)
+        else:
+            if config.start_from is not None:
+                _start_from(self.model, config.start_from, corpus)
+            if self._processes.count > 1:  # the same start everywhere, then dropout of its own in each process
+                torch.manual_seed(settings.seed + self._processes.rank)
 
     # --- the loop -----------------------------------------------------------------------------------------------------
 
@@ -363,6 +367,17 @@ class Trainer:
         finally:
             for number in numbers:
                 signal.signal(number, before[number])
+
+
+def _start_from(model: TranslationModel, run: Path, corpus: Corpus) -> None:
+    """Raises CheckpointError for weights of another model; its dropout may be another."""
+    path = run / "best.pt"
+    try:
+        model.load_state_dict(checkpoint.load_start(path, corpus.hashes))
+    except RuntimeError as error:  # names every tensor, over many lines
+        raise CheckpointError(
+            f"start_from: {path} is of another model than `model` says: make them the same"
+        ) from error
 
 
 def load_weights(config: Config, corpus: Corpus) -> tuple[TranslationModel, list[int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,32 @@ def test_what_is_made_keeps_the_target_language_and_joins_none_with_another() ->
     for example in found:
         other = {"de": "fr", "fr": "de"}[example.annotation]
         assert f" {other} " not in f"{example.source} {example.target}".lower()
+
+
+def test_a_name_or_a_number_of_both_sides_becomes_another_on_both() -> None:
+    pair = Example(
+        "Tom kaufte am 3.10. in Boston 12 Brote für Maria.", "Tom bought 12 loaves for Mary in Boston on 3.10.", ""
+    )
+    for example in made(AugmentConfig(renamed=1.0), [pair] * 50):
+        found = re.fullmatch(r"(.+) kaufte am (\d\.\d\d)\. in (.+) ([1-9]\d) Brote für Maria\.", example.source)
+        assert found is not None
+        name, date, city, count = found.groups()
+        assert example.target == f"{name} bought {count} loaves for Mary in {city} on {date}."
+        assert {name, city} & {"Tom", "Boston"} == set()
+
+
+def test_a_word_that_stands_twice_or_on_one_side_keeps_its_name() -> None:
+    pairs = [Example("Tom rief Tom.", "Tom called Tom.", ""), Example("Maria rief.", "Mary called.", "")]
+    assert made(AugmentConfig(renamed=1.0), pairs) == []
+
+
+def test_quotation_marks_of_any_style_become_plain_ones() -> None:
+    found = made(AugmentConfig(quoted=1.0))
+    assert {example.source[0] for example in found} == set('„“»«‚‘"([')
+    for number, example in enumerate(found):
+        assert example.source[1:-1] == PAIRS[number].source
+        begin, end = {"(": "()", "[": "[]"}.get(example.source[0], '""')
+        assert example.target == f"{begin}{PAIRS[number].target}{end}"
 
 
 def test_what_is_copied_stands_at_the_same_end_of_both_sides() -> None:

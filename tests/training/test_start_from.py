@@ -1,0 +1,94 @@
+"""A run that begins with another's tokenizers and weights (fine-tuning)."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from tests.training.conftest import ignore_progress, tiny_config
+from training.checkpoint import load_start
+from training.config import Config
+from training.corpus import Corpus, prepare
+from training.errors import CheckpointError, CorpusError
+from training.trainer import Trainer
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A finished run. Shared: not to be written to."""
+    config = tiny_config(tmp_path_factory.mktemp("first"), training={"updates": 6})
+    assert trainer(config, prepare(config, ignore_progress)).train()
+    return config
+
+
+def trainer(config: Config, corpus: Corpus) -> Trainer:
+    return Trainer(config, corpus, Console(file=io.StringIO()))
+
+
+def second(folder: Path, first: Config, **changes: Any) -> Config:
+    """A run on other text that starts from the first."""
+    corpus = {"corpus": {"seed": 99}} | changes
+    return tiny_config(folder / "second", start_from=str(first.run_directory), **corpus)
+
+
+def test_it_begins_with_the_weights_and_cuts_text_alike(first: Config, tmp_path: Path) -> None:
+    config = second(tmp_path, first)
+    corpus, before = prepare(config, ignore_progress), Corpus(first.run_directory / "data")
+    for side in ("source", "target"):
+        assert corpus.tokenizer_path(side).read_bytes() == before.tokenizer_path(side).read_bytes()
+    assert corpus.hashes["training.tsv"] != before.hashes["training.tsv"]
+    best = torch.load(first.run_directory / "best.pt", weights_only=True)["model"]
+    begun = trainer(config, corpus).model.state_dict()
+    assert begun.keys() == best.keys()
+    assert all(torch.equal(begun[name], best[name]) for name in best)
+
+
+def test_once_it_has_begun_it_continues_itself(first: Config, tmp_path: Path) -> None:
+    config = second(tmp_path, first, training={"updates": 4})
+    corpus = prepare(config, ignore_progress)
+    assert trainer(config, corpus).train()
+    last = torch.load(config.run_directory / "last.pt", weights_only=True)["model"]
+    again = trainer(config, corpus).model.state_dict()
+    assert all(torch.equal(again[name], last[name]) for name in last)
+
+
+def test_a_corpus_of_another_start_is_prepared_anew(first: Config, tmp_path: Path) -> None:
+    config = second(tmp_path, first)
+    prepare(config, ignore_progress)
+    told: list[str] = []
+    prepare(config, told.append)
+    assert told[-1].endswith("already prepared")
+    prepare(config.model_copy(update={"start_from": None}), told.append)
+    assert not told[-1].endswith("already prepared")
+
+
+def test_tokenizers_of_other_settings_are_refused(first: Config, tmp_path: Path) -> None:
+    other = {"source": {"kind": "char"}, "target": {"kind": "char"}}
+    config = second(tmp_path, first, tokenizers=other)
+    with pytest.raises(CorpusError, match=r"start_from: the tokenizers of .* are of other settings"):
+        prepare(config, ignore_progress)
+
+
+def test_weights_of_another_model_are_refused(first: Config, tmp_path: Path) -> None:
+    config = second(tmp_path, first, model={"embedding_size": 9})
+    corpus = prepare(config, ignore_progress)
+    with pytest.raises(CheckpointError, match=r"start_from: .*best\.pt is of another model"):
+        trainer(config, corpus)
+
+
+def test_weights_of_other_tokenizers_are_refused(first: Config) -> None:
+    """The run to start from was prepared again after this one's corpus."""
+    hashes = Corpus(first.run_directory / "data").hashes | {"source.spm": "0" * 64}
+    with pytest.raises(CheckpointError, match=r"is of other tokenizers \(source\.spm differs\)"):
+        load_start(first.run_directory / "best.pt", hashes)
+
+
+def test_a_run_that_is_not_there_is_told(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path / "second", start_from=str(tmp_path / "nowhere"))
+    with pytest.raises(CorpusError, match=r"no prepared corpus in .*nowhere"):
+        prepare(config, ignore_progress)
