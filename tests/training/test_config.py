@@ -114,6 +114,7 @@ def test_every_shipped_config_is_there() -> None:
         "multi30k-en-fr",
         "tatoeba-many",
     }
+    names |= {"tatoeba-de-en-v2", "tatoeba-en-de-v2"}
     names |= {f"tatoeba-{pair}" for pair in ("fr-en", "en-fr", "es-en", "en-es")}
     assert {path.stem for path in SHIPPED} == names
 
