@@ -1,6 +1,6 @@
-"""Learning curves of finished runs: validation loss against updates, drawn from each run's log.
+"""Learning curves of runs: validation loss, or BLEU, against updates, drawn from each run's log.
 
-    python -m benchmarks.learning_curves PICTURE LABEL=RUN_DIRECTORY ...
+    python -m benchmarks.learning_curves [--bleu] PICTURE LABEL=RUN_DIRECTORY ...
 
 writes docs/pictures/PICTURE.svg, such as
 
@@ -18,16 +18,19 @@ from training.journal import read_log
 
 
 def main() -> None:
-    picture, *runs = sys.argv[1:]
+    bleu = sys.argv[1] == "--bleu"
+    picture, *runs = sys.argv[1 + bleu :]
     curves = []
     for run in runs:
         label, _, directory = run.partition("=")
         points = read_log(Path(directory))
-        curves.append(Curve(label, [(point.update, point.loss) for point in points]))
+        values = [(point.update, point.bleu if bleu else point.loss) for point in points]
+        curves.append(Curve(label, [(update, value) for update, value in values if value is not None]))
         last = points[-1]
-        print(f"{label}: loss {last.loss:.5f}, exact {last.exact_match:.2%} at update {last.update}")
-    title = f"{picture}: validation loss"
-    draw_curves(ROOT / "docs" / "pictures" / f"{picture}.svg", title, "update", "nats a token", curves)
+        print(f"{label}: loss {last.loss:.5f}, exact {last.exact_match:.2%}, BLEU {last.bleu} at update {last.update}")
+    measure, unit = ("BLEU", "BLEU") if bleu else ("loss", "nats a token")
+    output = ROOT / "docs" / "pictures" / f"{picture}.svg"
+    draw_curves(output, f"{picture}: validation {measure}", "update", unit, curves, logarithmic=not bleu)
 
 
 if __name__ == "__main__":

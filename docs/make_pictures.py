@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from service.attention.views import aligned
+from service.attention.views import aligned, word_matrix
 from service.attention.words import words_of
 from service.bundle.repository import Repository
 from service.bundle.tokenizer import TokenizedText
@@ -38,16 +38,18 @@ def heatmaps(output: Path, panels: Sequence[tuple[str, list[str], list[str], Wei
 
     Labels of more than three characters, those of blocks, run upwards above their columns.
     """
-    side = _MARGIN + _CELL * max(len(columns) for _, columns, _, _ in panels) + 40
+    turned = any(len(label) > 3 for _, columns, _, _ in panels for label in columns)
+    side = _MARGIN + _CELL * max(len(columns) for _, columns, _, _ in panels) + (104 if turned else 40)
+    tall = _MARGIN + _CELL * max(len(rows) for _, _, rows, _ in panels) + (104 if turned else 40)
     parts = []
     for number, (title, columns, rows, weights) in enumerate(panels):
-        left, top = side * (number % 3), (side + 20) * (number // 3) + 20
+        left, top = side * (number % 3), tall * (number // 3) + 20
         long = max(map(len, columns)) > 3
         offset = 64 if long else 0
         parts.append(f"<g transform='translate({left + offset},{top + offset})'>")
         parts.append(f"<text x='{_MARGIN - offset}' y='{8 - offset}' fill='{_INK}' {_FONT}>{escape(title)}</text>")
         parts += [*_cells(columns, rows, weights, upright=not long), "</g>"]
-    height = (side + 20) * -(-len(panels) // 3) + 20
+    height = tall * -(-len(panels) // 3) + 20
     output.write_text(_page(output.stem, side * min(3, len(panels)), height, parts), encoding="utf-8")
     print(output.relative_to(ROOT))
 
@@ -105,6 +107,25 @@ def draw(name: str, version: int, source: str, output: Path) -> None:
     )
     output.write_text(svg(f"{source} -> {target.text}", columns, rows, weights), encoding="utf-8")
     print(f"{output.relative_to(ROOT)}: {source} -> {target.text}")
+
+
+def draw_words(name: str, sources: Sequence[str], output: Path) -> None:
+    """Translate sentences with a shipped model and draw by words where each looked, three pictures in a row."""
+    repository = Repository(ROOT / "exported")
+    bundle = repository.load(name, max(repository.versions()[name]))
+    engine = Engine(OnnxModel(bundle), EngineSettings(workers=1))
+    limit, alignment = bundle.manifest.limits.max_target_tokens, bundle.manifest.alignment
+    panels = []
+    for source in sources:
+        tokens = bundle.encode(source)
+        best = engine.translate([SentenceRequest(tuple(tokens.ids), limit, "alignment")])[0].hypotheses[0]
+        target = bundle.target_tokenizer.decode(best.target_ids)
+        rows, columns = words_of(target.text, target.tokens), words_of(source, tokens.tokens)
+        weights = word_matrix(aligned(best.attention[alignment.map], alignment), rows, columns)
+        panels.append(("", [word.text for word in columns], [word.text for word in rows], weights))
+        print(f"{source} -> {target.text}")
+    engine.stop()
+    heatmaps(output, panels)
 
 
 def draw_story(name: str, version: int, story: Sequence[str], output: Path) -> None:

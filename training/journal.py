@@ -27,7 +27,7 @@ from training.selection import Validation
 from training.validation import Sample
 
 _LOG_LINE = "update {update}: validation loss {loss:.5f}, exact match {exact:.4f}%"
-_LOG_PATTERN = re.compile(r"update (\d+): validation loss ([\d.]+), exact match ([\d.]+)%")
+_LOG_PATTERN = re.compile(r"update (\d+): validation loss ([\d.]+), exact match ([\d.]+)%(?:, BLEU ([\d.]+))?")
 _CELL, _LABEL = 0.22, 1.0  # inches of a picture: of a weight, and about those of the labels
 _LONGEST_PICTURE, _PIECE = 60, 14  # tokens, and letters of each
 _SAMPLES = 3
@@ -39,13 +39,17 @@ class LogPoint(NamedTuple):
     update: int
     loss: float
     exact_match: float
+    bleu: float | None = None  # where sentences were translated
 
 
 def read_log(run_directory: Path) -> list[LogPoint]:
     """A run's validations in order; of one update that was reached twice, after a crash, the last."""
     text = (run_directory / "log.txt").read_text(encoding="utf-8")
-    found = {int(update): (float(loss), float(exact) / 100) for update, loss, exact in _LOG_PATTERN.findall(text)}
-    return [LogPoint(update, *found[update]) for update in sorted(found)]
+    found = {
+        int(update): LogPoint(int(update), float(loss), float(exact) / 100, float(bleu) if bleu else None)
+        for update, loss, exact, bleu in _LOG_PATTERN.findall(text)
+    }
+    return [found[update] for update in sorted(found)]
 
 
 @dataclass(frozen=True)

@@ -443,6 +443,16 @@ def test_the_log_tells_every_validation(whole: Run) -> None:
     assert [point.loss for point in points] == pytest.approx([loss for _, loss in losses], abs=1e-5)
 
 
+def test_a_log_with_translations_has_their_score(tmp_path: Path) -> None:
+    lines = [
+        "2026-01-01 10:00:00 update 500: validation loss 3.25, exact match 1.5%",
+        "2026-01-01 10:10:00 update 1000: validation loss 2.5, exact match 4%, BLEU 20.41, chrF 40.1",
+        "2026-01-01 10:20:00 update 1000: validation loss 2.25, exact match 4.5%, BLEU 21.5, chrF 41.0",
+    ]
+    (tmp_path / "log.txt").write_text("\n".join(lines), encoding="utf-8")
+    assert [tuple(point) for point in read_log(tmp_path)] == [(500, 3.25, 0.015, None), (1000, 2.25, 0.045, 21.5)]
+
+
 def test_tensorboard_has_every_tag_at_its_updates(whole: Run) -> None:
     found = scalars(whole.config.run_directory)
     assert {tag: [step for step, _ in values] for tag, values in found.items()} == {

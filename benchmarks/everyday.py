@@ -1,0 +1,51 @@
+"""The everyday sentences of docs/everyday, as the shipped models translate them: Markdown for docs/results.md.
+
+    python -m benchmarks.everyday [MODELS]
+
+Says of each sentence whether the training text has it, where that was prepared here (``heed-train prepare``).
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from benchmarks.measuring import ROOT
+from service.bundle.repository import Repository
+from training.config import load_config
+from training.corpus import Corpus
+from training.errors import CorpusError
+from training.evaluate import translate_texts
+from training.text_files import group_key
+
+PAIRS = (("de", "en"), ("en", "de"))
+
+
+def main() -> None:
+    models = Repository(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "exported")
+    for source, target in PAIRS:
+        name = f"tatoeba-{source}-{target}"
+        bundle = models.load(name, max(models.versions()[name]))
+        texts = (ROOT / "docs" / "everyday" / f"{source}.txt").read_text(encoding="utf-8").splitlines()
+        known = _trained_on(name, texts)
+        print(f"\n### {bundle.label}\n")
+        print(
+            f"{len(known)} of {len(texts)} are in the training text (marked *).\n\n| {source} | {target} |\n|---|---|"
+        )
+        for text, translation in zip(texts, translate_texts(bundle, texts), strict=True):
+            print(f"| {text}{' *' if text in known else ''} | {translation} |")
+
+
+def _trained_on(name: str, texts: list[str]) -> set[str]:
+    """Those whose letters and digits are a source of the training part."""
+    config = load_config(ROOT / "training" / "configs" / f"{name}.yaml")
+    keys = {group_key(text): text for text in texts}
+    try:
+        examples = Corpus(ROOT / config.run_directory / "data").examples("training")
+    except CorpusError as error:
+        sys.exit(f"{error}")
+    return {keys[key] for example in examples if (key := group_key(example.source)) in keys}
+
+
+if __name__ == "__main__":
+    main()
