@@ -50,6 +50,20 @@ class AttentionChoice(enum.StrEnum):
     FULL = "full"
 
 
+class PriorityChoice(enum.StrEnum):
+    """The values of ``--priority``."""
+
+    LOW = "low"
+    NORMAL = "normal"
+    HIGH = "high"
+
+
+_PRIORITIES = {
+    None: translation_service_pb2.PRIORITY_UNSPECIFIED,
+    PriorityChoice.LOW: translation_service_pb2.PRIORITY_LOW,
+    PriorityChoice.NORMAL: translation_service_pb2.PRIORITY_NORMAL,
+    PriorityChoice.HIGH: translation_service_pb2.PRIORITY_HIGH,
+}
 _VIEWS = {
     AttentionChoice.LINKS: attention_pb2.ATTENTION_VIEW_ALIGNMENT,
     AttentionChoice.WORD: attention_pb2.ATTENTION_VIEW_WORD,
@@ -158,14 +172,45 @@ def translate(
         bool | None,
         typer.Option(help="Translate each sentence of a text by itself, or not; by default as the model is made."),
     ] = None,
+    beam: Annotated[int | None, typer.Option(help="Beam search with so many hypotheses; 1 is greedy.")] = None,
+    hypotheses: Annotated[
+        int | None, typer.Option(help="Print so many, best first, each as SCORE, a tab and its text.")
+    ] = None,
+    length_penalty: Annotated[float | None, typer.Option(help="0 the likeliest, 1 the likeliest by token.")] = None,
+    coverage_penalty: Annotated[float | None, typer.Option(help="For source words that nothing looked at.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Draw tokens instead: below 1 the likelier.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Draw from the so many likeliest tokens.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Draw from the likeliest that have this probability.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the draws: the same gives the same.")] = None,
+    prefix: Annotated[str, typer.Option(help="What every translation begins with.")] = "",
+    min_tokens: Annotated[int | None, typer.Option(help="The least tokens of a translation.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="The most tokens of a translation.")] = None,
+    repetition_penalty: Annotated[float | None, typer.Option(help="Above 1: tokens come again less.")] = None,
+    no_repeat_ngram: Annotated[int | None, typer.Option(help="No run of so many tokens twice.")] = None,
+    suppress: Annotated[list[str] | None, typer.Option(help="A piece never to write; may be repeated.")] = None,
+    priority: Annotated[PriorityChoice | None, typer.Option(help="Where calls wait for each other.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print each reply as one line of protobuf JSON.")] = False,
     address: AddressOption = DEFAULT_ADDRESS,
     timeout: TimeoutOption = DEFAULT_TIMEOUT_SECONDS,
 ) -> None:
     """Translate texts, one line out for each. A text that fails is told on standard error; the status is then 1.
 
-    Examples: heed translate "9 May 2018" --attention word; cat dates.txt | heed translate -
+    Examples: heed translate "9 May 2018" --attention word; cat dates.txt | heed translate - --beam 4
     """
+    decoding = translation_pb2.DecodingOptions(
+        max_output_tokens=max_tokens,
+        min_output_tokens=min_tokens,
+        beam_size=beam,
+        hypotheses=hypotheses,
+        length_penalty=length_penalty,
+        coverage_penalty=coverage_penalty,
+        repetition_penalty=repetition_penalty,
+        no_repeat_ngram_size=no_repeat_ngram,
+        suppressed_pieces=suppress or (),
+    )
+    drawn = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+    if any(value is not None for value in drawn.values()):
+        decoding.sampling.CopyFrom(translation_pb2.SamplingOptions(**drawn))  # type: ignore[arg-type]
     before = deque[str](maxlen=_SENTENCES_BEFORE)  # those that were translated
     if maps and attention is None:
         raise CommandError("--map: needs --attention beside it")
@@ -176,7 +221,7 @@ def translate(
         for chunk in _chunks(_lines() if from_stdin else texts, one_by_one=document):
             sent = [text for text in chunk if _is_utf8(text) and (text.strip() or not from_stdin)]
             contexts = [list(before)] * len(sent) if document else []
-            options = _Options(model, source, target, view, maps or (), split)
+            options = _Options(model, source, target, view, maps or (), split, decoding, prefix, priority)
             replies = iter(_translate_chunk(client, sent, contexts, options) if sent else ())
             for text in chunk:
                 if from_stdin and not text.strip():
@@ -185,12 +230,45 @@ def translate(
                     failed = True
                     print("{}" if json else "", flush=True)  # noqa: T201
                     _complain(f"{text.encode(errors='surrogateescape')[:40]!r}: not valid UTF-8")
-                elif _show(next(replies), text, json):
+                elif _show(next(replies), text, json, every=hypotheses is not None):
                     before.append(text)
                 else:
                     failed = True
     if failed:
         raise typer.Exit(1)
+
+
+@app.command()
+def score(
+    source: Annotated[str, typer.Argument(help="The text.")],
+    target: Annotated[str, typer.Argument(help="A translation of it.")],
+    model: Annotated[str, typer.Option(help="The model; by default the server's default.")] = "",
+    source_language: Annotated[str, typer.Option("--from", help="Source language code.")] = "",
+    target_language: Annotated[str, typer.Option("--to", help="Target language code.")] = "",
+    attention: Annotated[AttentionChoice | None, typer.Option(help="Show what the model looks at.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the reply as one line of protobuf JSON.")] = False,
+    address: AddressOption = DEFAULT_ADDRESS,
+    timeout: TimeoutOption = DEFAULT_TIMEOUT_SECONDS,
+) -> None:
+    """Judge a translation: its log-probability, and that of each of its tokens, in nats.
+
+    Example: heed score "9 May 2018" "2018-05-09" --model dates
+    """
+    view = None if attention is None else _VIEWS[attention]
+    with Client(address, timeout) as client:
+        reply = client.score([(source, target)], model, source_language, target_language, view)
+    (judged,) = reply.translations
+    if judged.status.code != 0:
+        raise CommandError(judged.status.message)
+    if json:
+        print(MessageToJson(reply, indent=None, ensure_ascii=False))  # noqa: T201
+        return
+    best = judged.hypotheses[0]
+    print(f"{best.log_probability:.4f}\t{best.text}")  # noqa: T201
+    for token in best.tokens:
+        print(f"  {token.log_probability:9.4f}  {token.piece}")  # noqa: T201
+    if judged.source_words:
+        _draw(judged)
 
 
 @app.command()
@@ -246,6 +324,9 @@ class _Options(NamedTuple):
     view: attention_pb2.AttentionView | None
     maps: Sequence[str]
     split: bool | None
+    decoding: translation_pb2.DecodingOptions
+    prefix: str
+    priority: PriorityChoice | None
 
 
 def _translate_chunk(
@@ -264,21 +345,30 @@ def _translate_chunk(
         contexts=contexts,
         maps=options.maps,
         split_sentences=options.split,
+        decoding=options.decoding,
+        target_prefixes=[options.prefix] * len(texts) if options.prefix else (),
+        priority=_PRIORITIES[options.priority],
     )
+    seed = reply.seed if reply.HasField("seed") else None
     for translation in reply.translations:
         yield translation_service_pb2.TranslateResponse(
-            translations=[translation], model=reply.model, version=reply.version
+            translations=[translation], model=reply.model, version=reply.version, seed=seed
         )
 
 
-def _show(reply: translation_service_pb2.TranslateResponse, text: str, json: bool) -> bool:
-    """Print one reply as one line, and its attention below if there is any; False when the text failed."""
+def _show(reply: translation_service_pb2.TranslateResponse, text: str, json: bool, every: bool = False) -> bool:
+    """Print one reply as one line, or each of its hypotheses with its score, and the attention below if there is any;
+    False when the text failed."""
     translation = reply.translations[0]
     ok = bool(translation.status.code == 0)
     if json:
         print(MessageToJson(reply, indent=None, ensure_ascii=False), flush=True)  # noqa: T201
     else:
-        print(translation.hypotheses[0].text if ok else "", flush=True)  # noqa: T201
+        if every:
+            for hypothesis in translation.hypotheses:
+                print(f"{hypothesis.score:.4f}\t{hypothesis.text}", flush=True)  # noqa: T201
+        else:
+            print(translation.hypotheses[0].text if ok else "", flush=True)  # noqa: T201
         for part in [sentence.translation for sentence in translation.sentences] or [translation]:
             if ok and part.source_words:
                 _draw(part)

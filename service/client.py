@@ -15,7 +15,7 @@ from types import TracebackType
 import grpc
 import numpy as np
 import numpy.typing as npt
-from heed.v1 import attention_pb2, model_pb2, translation_service_pb2
+from heed.v1 import attention_pb2, model_pb2, translation_pb2, translation_service_pb2
 from heed.v1.translation_service_pb2_grpc import TranslationServiceStub
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
@@ -73,12 +73,16 @@ class Client:
         contexts: Sequence[Sequence[str]] = (),
         maps: Sequence[str] = (),
         split_sentences: bool | None = None,
+        decoding: translation_pb2.DecodingOptions | None = None,
+        target_prefixes: Sequence[str] = (),
+        priority: translation_service_pb2.Priority = translation_service_pb2.PRIORITY_UNSPECIFIED,
     ) -> translation_service_pb2.TranslateResponse:
         """Translate texts; look at each translation's ``status``, for one may fail and the others not.
 
         ``contexts``, for a model of documents: the sentences before each text, one sequence for each. ``maps``: the
         attention maps to return, by name; none takes those of the view. ``split_sentences``: whether each text is cut
-        into sentences that are translated by themselves; None leaves it to the model.
+        into sentences that are translated by themselves; None leaves it to the model. ``decoding``: how to search.
+        ``target_prefixes``: what each translation begins with, "" for nothing. ``priority``: where calls wait.
         """
         request = translation_service_pb2.TranslateRequest(
             model=model,
@@ -87,11 +91,34 @@ class Client:
             contents=texts,
             contexts=[translation_service_pb2.DocumentContext(source_sentences=before) for before in contexts],
             sentence_splitting=_SPLITTINGS[split_sentences],
+            decoding=decoding,
+            target_prefixes=target_prefixes,
+            priority=priority,
         )
         if attention is not None:
             request.attention.view = attention
             request.attention.maps.extend(maps)
         reply: translation_service_pb2.TranslateResponse = self._stub.Translate(request, timeout=self._timeout)
+        return reply
+
+    def score(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        model: str = "",
+        source_language: str = "",
+        target_language: str = "",
+        attention: attention_pb2.AttentionView | None = None,
+    ) -> translation_service_pb2.ScoreResponse:
+        """Judge translations that are given, (source, target) each: log-probabilities, and what the model looks at."""
+        request = translation_service_pb2.ScoreRequest(
+            model=model,
+            source_language_code=source_language,
+            target_language_code=target_language,
+            pairs=[translation_service_pb2.ScorePair(source=source, target=target) for source, target in pairs],
+        )
+        if attention is not None:
+            request.attention.view = attention
+        reply: translation_service_pb2.ScoreResponse = self._stub.Score(request, timeout=self._timeout)
         return reply
 
     def list_models(self) -> list[model_pb2.Model]:

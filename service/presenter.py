@@ -90,6 +90,7 @@ class TranslatedHypothesis:
     tokens: tuple[Token, ...]
     log_probabilities: Floats
     finish_reason: FinishReason
+    score: float  # what ranks it among the others
     words: tuple[Word, ...]
     attention: AttentionView | None
 
@@ -281,6 +282,7 @@ def join(text: str, spans: Sequence[Span], outcomes: Sequence[Translated]) -> Tr
         tokens=tuple(tokens),
         log_probabilities=np.concatenate([best.log_probabilities for best in best_of_each]),
         finish_reason=FinishReason.LENGTH if cut else FinishReason.END_OF_SENTENCE,
+        score=sum(best.score for best in best_of_each),
         words=(),
         attention=None,
     )
@@ -323,6 +325,7 @@ def _plain(bundle: Bundle, hypothesis: Hypothesis) -> TranslatedHypothesis:
         tokens=target.tokens,
         log_probabilities=hypothesis.log_probabilities,
         finish_reason=hypothesis.finish_reason,
+        score=hypothesis.score,
         words=(),
         attention=None,
     )
@@ -370,6 +373,4 @@ def _with_attention(
             weights, hypothesis.log_probabilities, (read.source.tokens, source_words), (plain.tokens, words), found
         ),
     )
-    return TranslatedHypothesis(
-        plain.text, plain.tokens, plain.log_probabilities, plain.finish_reason, words, attention
-    )
+    return replace(plain, words=words, attention=attention)

@@ -10,11 +10,13 @@ import logging
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from service.bundle.tokenizer import TokenizedText
+from service.decoding import PLAIN, DecodingRequest, check_decoding, prefix_ids, suppressed_ids, to_decoding
+from service.engine.decoding import Decoding
 from service.engine.errors import DeadlineError, EngineError, QueueFullError, StoppedError
-from service.engine.sentence import SentenceRequest, SentenceResult
+from service.engine.sentence import Priority, SentenceRequest, SentenceResult
 from service.errors import (
     DeadlineExceededError,
     HeedError,
@@ -56,7 +58,10 @@ class TranslateRequest:
     target_language: str = ""
     contexts: tuple[tuple[str, ...], ...] = ()  # the sentences before each text
     split_sentences: bool | None = None  # None: as the model is made
-    max_output_tokens: int | None = None
+    decoding: DecodingRequest = PLAIN
+    prefixes: tuple[str, ...] = ()  # what each translation begins with
+    targets: tuple[str, ...] | None = None  # what each translation is: nothing is searched, what is there is judged
+    priority: Priority = Priority.NORMAL
     attention: AttentionRequest | None = None
     deadline: float | None = None
 
@@ -68,15 +73,17 @@ class TranslateResult:
     model: str
     version: int
     outcomes: tuple[Translated | HeedError, ...]
+    seed: int | None = None  # what was drawn hangs on it
 
 
 @dataclass(frozen=True)
 class _Passage:
-    """A text that is translated: its sentences, or all of it as one."""
+    """A text that is translated: its sentences, or all of it as one; and how each is to be decoded."""
 
     text: str
     spans: tuple[Span, ...]
     sources: tuple[Source, ...]
+    decodings: tuple[Decoding, ...]
 
 
 @dataclass(frozen=True)
@@ -106,11 +113,14 @@ class Translator:
             raise UnavailableError("DRAINING", "the server is shutting down", retry_seconds=1.0)
         model = self._registry.resolve(request.model, request.version, request.source_language, request.target_language)
         self._check(request, model)
+        request = replace(request, decoding=request.decoding.seeded())
         maps = select_maps(model.bundle.manifest, model.engine.attention_maps, request.attention)
         self._refuse_if_full(request, model)
         passages = await self._tokenize(request, model)
-        sources = [source for passage in passages if isinstance(passage, _Passage) for source in passage.sources]
-        answers = await self._run(request, model, maps, sources)
+        whole = [passage for passage in passages if isinstance(passage, _Passage)]
+        sources = [source for passage in whole for source in passage.sources]
+        decodings = [decoding for passage in whole for decoding in passage.decodings]
+        answers = await self._run(request, model, maps, sources, decodings)
         check_size(model.bundle.manifest, request.attention, maps, sources, answers)
         results, outcomes = iter(answers), list[Translated | HeedError]()
         turn = _Turn()
@@ -129,12 +139,15 @@ class Translator:
         for outcome in outcomes:
             if isinstance(outcome, HeedError):
                 self._metrics.failures.labels(outcome.reason).inc()
-        return TranslateResult(model.name, model.version, tuple(outcomes))
+        return TranslateResult(model.name, model.version, tuple(outcomes), request.decoding.seed)
 
     def _check(self, request: TranslateRequest, model: ServedModel) -> None:
         count = len(request.texts)
         if not 1 <= count <= self._limits.max_contents:
-            raise InvalidFieldError("contents", f"{count} texts; 1 to {self._limits.max_contents} are allowed")
+            raise InvalidFieldError(
+                "contents" if request.targets is None else "pairs",
+                f"{count} texts; 1 to {self._limits.max_contents} are allowed",
+            )
         if model.bundle.manifest.target_language_pieces and not request.target_language:
             languages = ", ".join(model.bundle.manifest.target_languages)
             raise InvalidFieldError("target_language_code", f"{model.name} writes {languages}: name one of them")
@@ -146,42 +159,47 @@ class Translator:
             raise InvalidFieldError(
                 "contexts", f"{len(request.contexts)} contexts for {count} texts; send none or as many"
             )
-        limit = model.bundle.manifest.limits.max_target_tokens
-        asked = request.max_output_tokens
-        if asked is not None and not 1 <= asked <= limit:
-            raise InvalidFieldError("decoding.max_output_tokens", f"{asked}; {model.name} allows 1 to {limit}")
-        if asked not in (None, limit) and model.bundle.manifest.capabilities.generation == "one_shot":
-            raise UnsupportedError(
-                "ONE_SHOT", f"{model.name} writes its {limit} tokens in one pass: leave decoding.max_output_tokens"
+        if len(request.prefixes) not in (0, count):
+            raise InvalidFieldError(
+                "target_prefixes", f"{len(request.prefixes)} prefixes for {count} texts; send none or as many"
             )
+        if request.targets is not None and not model.bundle.manifest.capabilities.scoring:
+            raise UnsupportedError("NO_SCORING", f"{model.name} cannot judge a translation that is not its own")
+        if any(request.prefixes) and not model.bundle.manifest.capabilities.prefix:
+            raise UnsupportedError("NO_PREFIX", f"{model.name} cannot go on from a prefix: leave target_prefixes")
+        check_decoding(request.decoding, model.bundle.manifest, model.engine.rows)
 
     def _refuse_if_full(self, request: TranslateRequest, model: ServedModel) -> None:
         """A full queue is answered before any work is done for the answer. A text has at least two source tokens."""
         load = model.engine.load()
-        wanted = len(request.texts) * (2 + _output_limit(request, model))
+        rows = max(request.decoding.beam_size, request.decoding.hypotheses)
+        wanted = len(request.texts) * (2 + rows * _output_limit(request, model))
         if load.held_tokens and load.held_tokens + wanted > load.limit_tokens:
             raise self._overloaded(QueueFullError(wanted, load.held_tokens, load.limit_tokens))
 
     async def _tokenize(self, request: TranslateRequest, model: ServedModel) -> list[_Passage | HeedError]:
         """A wrong text is an outcome of its own, not an end of the request."""
         passages: list[_Passage | HeedError] = []
+        suppressed = suppressed_ids(request.decoding, model.bundle)
         seconds = self._metrics.phase_seconds.labels("tokenize")
         turn = _Turn()
         for place, text in enumerate(request.texts):
             with seconds.time():
                 try:
-                    passages.append(self._tokenize_passage(request, place, text, model))
+                    passages.append(self._tokenize_passage(request, place, text, model, suppressed))
                 except InvalidFieldError as error:
                     passages.append(error)
             await turn.over()
         return passages
 
-    def _tokenize_passage(self, request: TranslateRequest, place: int, text: str, model: ServedModel) -> _Passage:
+    def _tokenize_passage(
+        self, request: TranslateRequest, place: int, text: str, model: ServedModel, suppressed: frozenset[int]
+    ) -> _Passage:
         """A text's sentences, each with the last of the sentences before it, as many as the model reads.
 
         Raises InvalidFieldError.
         """
-        field = f"contents[{place}]"
+        field = f"contents[{place}]" if request.targets is None else f"pairs[{place}].source"
         self._check_characters(field, text)
         spans = parts_of(model.bundle, text, request.source_language, request.split_sentences, request.target_language)
         sentences = [
@@ -194,7 +212,29 @@ class Translator:
             Source(sentence, tuple([*before, *sentences[:number]][-read:] if read else ()))
             for number, sentence in enumerate(sentences)
         ]
-        return _Passage(text, spans, tuple(sources))
+        prefix = self._tokenize_prefix(request, place, model, spans)
+        decodings = [
+            to_decoding(request.decoding, suppressed, prefix, (place, number)) for number in range(len(sources))
+        ]
+        return _Passage(text, spans, tuple(sources), tuple(decodings))
+
+    def _tokenize_prefix(
+        self, request: TranslateRequest, place: int, model: ServedModel, spans: Sequence[Span]
+    ) -> tuple[int, ...]:
+        most = _output_limit(request, model)
+        if request.targets is not None:
+            field = f"pairs[{place}].target"
+            self._check_characters(field, request.targets[place])
+            return prefix_ids(request.targets[place], field, model.bundle, most, whole=True)
+        if not request.prefixes or not request.prefixes[place]:
+            return ()
+        field = f"target_prefixes[{place}]"
+        self._check_characters(field, request.prefixes[place])
+        if len(spans) > 1:
+            raise InvalidFieldError(
+                field, f"the text has {len(spans)} sentences; leave the prefix, or set sentence_splitting to NONE"
+            )
+        return prefix_ids(request.prefixes[place], field, model.bundle, most)
 
     def _tokenize_context(self, request: TranslateRequest, place: int, model: ServedModel) -> list[TokenizedText]:
         if not request.contexts:
@@ -230,6 +270,7 @@ class Translator:
         model: ServedModel,
         maps: Sequence[MapChoice],
         sources: Sequence[Source],
+        decodings: Sequence[Decoding],
     ) -> list[SentenceResult | HeedError]:
         if not sources:
             return []
@@ -241,8 +282,10 @@ class Translator:
                 wish,
                 request.deadline,
                 tuple(tuple(sentence.ids) for sentence in source.context),
+                decoding,
+                request.priority,
             )
-            for source in sources
+            for source, decoding in zip(sources, decodings, strict=True)
         ]
         try:
             futures = model.engine.submit(requests)
@@ -315,7 +358,7 @@ def _outcome_of(passage: _Passage, found: list[Translated | HeedError]) -> Trans
 
 
 def _output_limit(request: TranslateRequest, model: ServedModel) -> int:
-    return request.max_output_tokens or model.bundle.manifest.limits.max_target_tokens
+    return request.decoding.max_output_tokens or model.bundle.manifest.limits.max_target_tokens
 
 
 class _Turn:

@@ -39,9 +39,9 @@ BUNDLES = Path(__file__).parent / "bundles"
 FAMILIES = Path(__file__).parent / "families"
 _LETTERS = "abcdefghij ABC.,'0123456789äé\u0301👍🏽年月日"
 _MODEL = RecurrentConfig(embedding_size=8, encoder_size=6, decoder_size=12, attention_size=8)
-_STORIES = _MODEL.model_copy(update={"context_sentences": 3})
-_BOTTLENECK = _MODEL.model_copy(update={"attention": "none"})
-_TRANSFORMER = TransformerConfig(
+STORIES = _MODEL.model_copy(update={"context_sentences": 3})
+BOTTLENECK = _MODEL.model_copy(update={"attention": "none"})
+TRANSFORMER = TransformerConfig(
     size=16, heads=2, feed_forward=24, encoder_layers=2, decoder_layers=2, max_positions=24, dropout=0.0
 )
 _SCALE = 4.0
@@ -130,10 +130,10 @@ def main() -> None:
     for version in (1, 2):
         make(BUNDLES, "numbers", version, "word", numbers, ["1 2 3", "7"], seed=10 + version)
     # A layer norm undoes a scale within; what is left to scale is enough.
-    make(FAMILIES, "transformer", 1, "word", numbers, ["1 2 3", "7"], seed=29, config=_TRANSFORMER, scale=1.6)
-    make(FAMILIES, "bottleneck", 1, "word", numbers, ["1 2 3", "7"], seed=22, config=_BOTTLENECK)
+    make(FAMILIES, "transformer", 1, "word", numbers, ["1 2 3", "7"], seed=29, config=TRANSFORMER, scale=1.6)
+    make(FAMILIES, "bottleneck", 1, "word", numbers, ["1 2 3", "7"], seed=22, config=BOTTLENECK)
     told: list[Golden] = ["1 2 3", ["4 5", "6"], ["1", "2 3", "4", "5 6"]]
-    make(FAMILIES, "stories", 1, "word", numbers, told, seed=41, config=_STORIES)
+    make(FAMILIES, "stories", 1, "word", numbers, told, seed=41, config=STORIES)
     spoken = [{"source": "1 2 3", "target_language": language} for language in ("x-one", "x-two")]
     make(FAMILIES, "polyglot", 1, "word", numbers, spoken, seed=43, languages=["x-one", "x-two"])
     (BUNDLES / "repository.json").write_text(json.dumps({"default_model": "letters"}) + "\n", encoding="utf-8")

@@ -77,6 +77,11 @@ class Tokenizer:
     def vocabulary_size(self) -> int:
         return int(self._processor.get_piece_size())
 
+    def piece_id(self, piece: str) -> int | None:
+        """The id of a piece of the vocabulary, `</s>` among them; None for what is none."""
+        identity = int(self._processor.piece_to_id(piece))
+        return identity if self._processor.id_to_piece(identity) == piece else None
+
     def is_control(self, piece: str) -> bool:
         """Is it a piece that no text is cut into, such as one that names a language?"""
         identity = self._processor.piece_to_id(piece)

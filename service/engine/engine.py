@@ -27,7 +27,7 @@ from service.engine.observer import Observer, SilentObserver
 from service.engine.onnx_model import Array, EncodeOutput, OneShotOnnxModel, OnnxModel, StepOutput
 from service.engine.running_batch import RunningBatch
 from service.engine.scheduler import Load, Scheduler
-from service.engine.search import choose_greedily, choose_in_one_pass
+from service.engine.search import Search, StepRows, choose_greedily, choose_in_one_pass
 from service.engine.sentence import (
     FinishReason,
     Floats,
@@ -93,6 +93,11 @@ class Engine:
         return self._model.precision
 
     @property
+    def rows(self) -> int:
+        """Hypotheses that a worker decodes together, at most: a sentence cannot have more."""
+        return self._rows
+
+    @property
     def attention_maps(self) -> frozenset[str]:
         """The names of the maps that can be asked for."""
         return self._model.attention_maps
@@ -150,6 +155,8 @@ class Engine:
             try:
                 feeds = _padded(group, sentences=model.context_sentences)
                 encoded = model.encode(feeds, _widest_wish(group))
+                for sentence in group:
+                    sentence.search = Search(sentence.request.decoding, sentence.request.max_target_tokens)
                 batch.join(group, encoded)
             except Exception as error:  # whatever it is, the worker lives on and the sentences get an answer
                 self._retry_alone(group, error)
@@ -161,40 +168,41 @@ class Engine:
             self._observer.encoded(len(group), *_count_tokens(feeds), now - started)
 
     def _step(self, model: OnnxModel, batch: RunningBatch) -> RunningBatch:
-        """One token for every row; rows that have ended leave. Returns the batch to go on with."""
+        """One token for every hypothesis; sentences whose search has ended leave. Returns the batch to go on with."""
         started = self._clock()
+        sentences = batch.sentences
         try:
-            output = model.decode_step(batch.feeds(), _widest_wish(batch.sentences))
+            output = model.decode_step(batch.feeds(), _widest_wish(sentences))
             tokens, log_probabilities = choose_greedily(output.logits)
-            batch.advance(tokens, output)
+            batch.advance(output)
         except Exception as error:  # as above
-            self._retry_alone(list(batch.sentences), error)
+            self._retry_alone(sentences, error)
             return self._new_batch(model)
         self._observer.stepped(len(batch), self._clock() - started)
-        chosen = list(enumerate(zip(tokens.tolist(), log_probabilities.tolist(), strict=True)))
-        for row, (token, log_probability) in reversed(chosen):
-            self._record(model, batch, row, token, log_probability, output)
+        spare: list[int] = []
+        failed: dict[Sentence, EngineError] = {}
+        for sentence in sentences:
+            search, rows = _search_of(sentence), sentence.rows
+            try:
+                if sentence.request.decoding.is_plain:
+                    search.take(*_checked(tokens, log_probabilities, rows[0]), _attention_of(sentence, output, rows[0]))
+                    parents = [0] * len(search.live)
+                else:
+                    parents = search.advance(_rows_of(model, sentence, output))
+            except RuntimeFailureError as error:
+                failed[sentence] = error
+                continue
+            spare += batch.go_on(sentence, parents, [node.token for node in search.live], output)
+        batch.settle(spare)
+        for sentence in sentences:
+            if sentence in failed:
+                batch.leave(sentence)
+                self._scheduler.release(sentence)
+                self._fail(sentence, failed[sentence], "failed")
+            elif not _search_of(sentence).live:
+                self._scheduler.release(sentence)
+                self._finish(sentence, _hypotheses_of(sentence, model.map_kinds))
         return batch
-
-    def _record(
-        self, model: OnnxModel, batch: RunningBatch, row: int, token: int, log_probability: float, output: StepOutput
-    ) -> None:
-        sentence = batch.sentences[row]
-        if not math.isfinite(log_probability):
-            batch.leave(row)
-            self._scheduler.release(sentence)
-            self._fail(sentence, RuntimeFailureError("the model gave a logit that is no number"), "failed")
-            return
-        sentence.target_ids.append(token)
-        sentence.log_probabilities.append(log_probability)
-        if sentence.request.attention != "none":
-            sentence.attention.append((output.attention, row))
-        if token == EOS_ID or len(sentence.target_ids) >= sentence.request.max_target_tokens:
-            batch.leave(row)
-            self._scheduler.release(sentence)
-            log_probabilities = np.array(sentence.log_probabilities, dtype=np.float32)
-            attention = _gather_attention(sentence, model.map_kinds)
-            self._finish(sentence, sentence.target_ids, log_probabilities, attention)
 
     def _work_in_one_pass(self, model: OneShotOnnxModel) -> None:
         while True:
@@ -231,15 +239,17 @@ class Engine:
                 continue
             wanted = sentence.request.attention != "none"
             maps = {name: weights[row].swapaxes(0, 1).copy() for name, weights in output.attention.items() if wanted}
-            self._finish(sentence, tokens.tolist(), log_probabilities, maps)
+            ids = tokens.tolist()
+            reason = FinishReason.END_OF_SENTENCE if EOS_ID in ids else FinishReason.LENGTH
+            score = float(log_probabilities.sum())
+            self._finish(sentence, (Hypothesis(tuple(ids), log_probabilities, maps, reason, score),))
 
     def _drop_ended(self, batch: RunningBatch) -> None:
         """Cancelled and expired rows leave before the next step."""
         now = self._clock()
-        for row in reversed(range(len(batch))):
-            sentence = batch.sentences[row]
+        for sentence in batch.sentences:
             if sentence.cancelled or sentence.expired(now):
-                batch.leave(row)
+                batch.leave(sentence)
                 self._scheduler.release(sentence)
                 self._drop(sentence)
 
@@ -266,29 +276,26 @@ class Engine:
 
     # --- endings ------------------------------------------------------------------------------------------------------
 
-    def _finish(
-        self, sentence: Sentence, target_ids: list[int], log_probabilities: Floats, attention: dict[str, Floats]
-    ) -> None:
-        reason = FinishReason.END_OF_SENTENCE if EOS_ID in target_ids else FinishReason.LENGTH
-        hypothesis = Hypothesis(tuple(target_ids), log_probabilities, attention, reason)
+    def _finish(self, sentence: Sentence, hypotheses: tuple[Hypothesis, ...]) -> None:
         timings = Timings(
             queue=sentence.started - sentence.submitted,
             encode=sentence.encoded - sentence.started,
             decode=self._clock() - sentence.encoded,
         )
-        self._observer.finished(reason, len(target_ids))
+        for hypothesis in hypotheses:
+            self._observer.finished(hypothesis.finish_reason, len(hypothesis.target_ids))
         if sentence.future.set_running_or_notify_cancel():
-            sentence.future.set_result(SentenceResult((hypothesis,), timings))
+            sentence.future.set_result(SentenceResult(hypotheses, timings))
 
     def _drop(self, sentence: Sentence) -> None:
         if sentence.cancelled:
-            self._observer.dropped("cancelled", len(sentence.target_ids))
+            self._observer.dropped("cancelled", sentence.steps)
             sentence.future.set_running_or_notify_cancel()
         else:
             self._fail(sentence, DeadlineError("the deadline has passed"), "deadline")
 
     def _fail(self, sentence: Sentence, error: EngineError, reason: str) -> None:
-        self._observer.dropped(reason, len(sentence.target_ids))
+        self._observer.dropped(reason, sentence.steps)
         if sentence.future.set_running_or_notify_cancel():
             sentence.future.set_exception(error)
 
@@ -341,7 +348,55 @@ def _count_tokens(feeds: dict[str, Array]) -> tuple[int, int]:
 def _widest_wish(sentences: Iterable[Sentence]) -> AttentionVariant:
     """The least attention that serves every one of them."""
     wishes = {sentence.request.attention for sentence in sentences}
-    return "full" if "full" in wishes else "alignment" if "alignment" in wishes else "none"
+    if "full" in wishes:
+        return "full"
+    covering = any(sentence.request.decoding.coverage_penalty for sentence in sentences)
+    return "alignment" if covering or "alignment" in wishes else "none"
+
+
+def _search_of(sentence: Sentence) -> Search:
+    if sentence.search is None:
+        raise ValueError("the sentence has not joined a batch")
+    return sentence.search
+
+
+def _checked(tokens: Array, log_probabilities: Floats, row: int) -> tuple[int, float]:
+    """The row's token and its log-probability. Raises RuntimeFailureError."""
+    found = float(log_probabilities[row])
+    if not math.isfinite(found):
+        raise RuntimeFailureError("the model gave a logit that is no number")
+    return int(tokens[row]), found
+
+
+def _attention_of(sentence: Sentence, output: StepOutput, row: int) -> tuple[dict[str, Floats], int] | None:
+    return None if sentence.request.attention == "none" else (output.attention, row)
+
+
+def _rows_of(model: OnnxModel, sentence: Sentence, output: StepOutput) -> StepRows:
+    """What a step gave for the hypotheses of one sentence."""
+    wanted, rows = sentence.request.attention != "none", sentence.rows
+    coverage = None
+    if sentence.request.decoding.coverage_penalty and (alignment := model.alignment) is not None:
+        ids = np.array(sentence.request.source_ids)
+        weights = output.attention[alignment.map][rows][:, list(alignment.heads), : len(ids)].mean(axis=1)
+        coverage = weights[:, ids != EOS_ID]
+    return StepRows(output.logits[rows], rows, output.attention if wanted else None, coverage)
+
+
+def _hypotheses_of(sentence: Sentence, kinds: Mapping[str, MapKind]) -> tuple[Hypothesis, ...]:
+    found = []
+    for ended in _search_of(sentence).best():
+        path = ended.node.path()
+        found.append(
+            Hypothesis(
+                target_ids=tuple(node.token for node in path),
+                log_probabilities=np.array([node.log_probability for node in path], dtype=np.float32),
+                attention=_gather_attention(sentence, [node.attention for node in path if node.attention], kinds),
+                finish_reason=ended.reason,
+                score=ended.score,
+            )
+        )
+    return tuple(found)
 
 
 def _encoder_attention(sentence: Sentence, row: int, encoded: EncodeOutput) -> dict[str, Floats]:
@@ -354,24 +409,25 @@ def _encoder_attention(sentence: Sentence, row: int, encoded: EncodeOutput) -> d
     }
 
 
-def _gather_attention(sentence: Sentence, kinds: Mapping[str, MapKind]) -> dict[str, Floats]:
-    """Each map of the finished sentence, as ``Hypothesis`` has it.
+def _gather_attention(
+    sentence: Sentence, steps: Sequence[tuple[dict[str, Floats], int]], kinds: Mapping[str, MapKind]
+) -> dict[str, Floats]:
+    """Each map of a finished hypothesis, as ``Hypothesis`` has it: ``steps`` are the batch's maps and its row in them.
 
     Those that every step gave: a step may have emitted more for the sake of a neighbour.
     """
-    names = set.intersection(*(set(maps) for maps, _ in sentence.attention)) if sentence.attention else set()
-    steps = {
-        name: np.stack([_own_part(maps[name][row], kinds[name], sentence) for maps, row in sentence.attention])
+    names = set.intersection(*(set(maps) for maps, _ in steps)) if steps else set[str]()
+    found = {
+        name: np.stack([_own_part(maps[name][row], kinds[name], sentence.request, len(steps)) for maps, row in steps])
         for name in sorted(names)
     }
-    return sentence.encoder_attention | steps
+    return sentence.encoder_attention | found
 
 
-def _own_part(weights: Floats, kind: MapKind, sentence: Sentence) -> Floats:
+def _own_part(weights: Floats, kind: MapKind, request: SentenceRequest, steps: int) -> Floats:
     """One step's weights (heads, …) without what is padding: (heads, columns)."""
-    request = sentence.request
     if kind == "context":
         parts = [weights[:, place, : len(ids)] for place, ids in enumerate(request.context_ids)]
         return np.concatenate([weights[:, 0, :0], *parts], axis=1)
-    columns = {"context_sentence": len(request.context_ids), "decoder_self": len(sentence.attention)}
+    columns = {"context_sentence": len(request.context_ids), "decoder_self": steps}
     return weights[:, : columns.get(kind, len(request.source_ids))]

@@ -146,6 +146,8 @@ class OnnxModel:
         }
         #: The maps that can be emitted, by name, and what each is of.
         self.attention_maps = _maps_of(self._encoders) | _maps_of(self._steps)
+        #: Which weights say where a token comes from; None: the model attends to nothing.
+        self.alignment = manifest.alignment
         self.map_kinds = {entry.name: entry.kind for entry in manifest.attention_maps}
         #: Sentences before each sentence that ``encode`` reads.
         self.context_sentences = manifest.context_sentences

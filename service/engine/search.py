@@ -1,19 +1,41 @@
-"""Choosing the next token of every row from its logits."""
+"""Choosing tokens: greedy search, beam search and sampling, under a request's options, for every family of models.
+
+A hypothesis is scored by the sum of its tokens' log-probabilities s, normalised when it has ended (Wu et al. 2016,
+https://arxiv.org/abs/1609.08144, section 7, with |y|^alpha for the length, `</s>` counted):
+
+    s(y) / |y|^alpha + beta sum_i log min(sum_j a_ij, 1)
+
+where a_ij is the weight of target token j on source token i in the alignment map, and i runs over all but `</s>`.
+
+Beam search keeps the ``beam_size`` best by s. One that writes `</s>` among these has ended, and the beam is smaller by
+one from then on, so that a beam of one is greedy search. It stops when all have ended, or when no hypothesis under way
+can become better than those that will be returned: a sum of log-probabilities never rises, so that |y| tokens at most
+give s / most^alpha at best.
+
+Pure arrays and numbers: no model, no queue. Driven by the engine, one ``Search`` a sentence.
+"""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from service.bundle.tokenizer import BOS_ID, PAD_ID, UNK_ID
-from service.engine.sentence import Floats
+from service.bundle.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID
+from service.engine.decoding import Decoding, Sampling
+from service.engine.errors import RuntimeFailureError
+from service.engine.sentence import FinishReason, Floats
 
-#: Tokens that no translation holds, however likely the model finds them.
+#: Tokens that no translation holds, however likely the model finds them, unless a prefix says them.
 NEVER_CHOSEN = [PAD_ID, BOS_ID, UNK_ID]
-
-
 #: Places of a one-shot model that hold nothing are padding.
 NEVER_CHOSEN_IN_ONE_PASS = [BOS_ID, UNK_ID]
+_LEAST_COVERAGE = 1e-6  # of a source token that nothing looked at: its logarithm must be a number
+
+Scores = npt.NDArray[np.float64]
 
 
 def choose_in_one_pass(logits: Floats) -> tuple[npt.NDArray[np.int64], Floats]:
@@ -38,3 +60,258 @@ def _choose(logits: Floats, never: list[int]) -> tuple[npt.NDArray[np.int64], Fl
     greatest = logits.max(axis=-1, keepdims=True)
     totals = np.log(np.exp(logits - greatest).sum(axis=-1))
     return tokens, logits[np.arange(len(tokens)), tokens] - greatest[:, 0] - totals
+
+
+class Node:
+    """A token of a hypothesis, and through its parents all the tokens before it.
+
+    ``log_probability`` is the model's own; ``score`` is the sum of what search went by, which a repetition penalty
+    makes another. ``attention``: the step's maps and the row in them that is this hypothesis's, where they are wanted.
+    """
+
+    __slots__ = ("attention", "coverage", "length", "log_probability", "parent", "score", "token")
+
+    def __init__(
+        self,
+        parent: Node | None,
+        token: int,
+        log_probability: float,
+        score: float,
+        attention: tuple[dict[str, Floats], int] | None = None,
+        coverage: Floats | None = None,
+    ) -> None:
+        self.parent = parent
+        self.token = token
+        self.log_probability = log_probability
+        self.score = score
+        self.attention = attention
+        self.coverage = coverage
+        self.length: int = 0 if parent is None else parent.length + 1
+
+    def path(self) -> list[Node]:
+        """From the first token to this one."""
+        nodes: list[Node] = []
+        node = self
+        while node.parent is not None:
+            nodes.append(node)
+            node = node.parent
+        return nodes[::-1]
+
+    def tokens(self) -> list[int]:
+        return [node.token for node in self.path()]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A hypothesis that goes no further; ``score`` ranks it."""
+
+    node: Node
+    reason: FinishReason
+    score: float
+
+
+@dataclass(frozen=True)
+class StepRows:
+    """What one step gave for the hypotheses of a sentence, in their order.
+
+    ``logits`` (hypotheses, vocabulary); ``rows`` are their rows in ``attention``, whose maps are the whole batch's;
+    ``coverage`` (hypotheses, source_length) is the alignment's weight on each source token at this step, None where no
+    penalty asks for it.
+    """
+
+    logits: Floats
+    rows: Sequence[int]
+    attention: dict[str, Floats] | None = None
+    coverage: Floats | None = None
+
+
+class Search:
+    """The hypotheses of one sentence, from `<s>` to their ends."""
+
+    def __init__(self, decoding: Decoding, most_tokens: int) -> None:
+        """``most_tokens``: the length at which a hypothesis is ended, `</s>` counted. At least 1."""
+        self._decoding = decoding
+        self._most = most_tokens
+        self._generators = [] if decoding.sampling is None else _generators(decoding.sampling, decoding.hypotheses)
+        #: Those under way; the engine decodes one row for each.
+        self.live = [Node(None, BOS_ID, 0.0, 0.0)]
+        self.ended: list[Ended] = []
+
+    @property
+    def rows(self) -> int:
+        """As many as may yet be under way at once."""
+        return self._decoding.rows - len(self.ended) if self.live else 0
+
+    @property
+    def steps(self) -> int:
+        """Steps that were taken."""
+        return max((node.length for node in (*self.live, *(end.node for end in self.ended))), default=0)
+
+    def best(self) -> list[Ended]:
+        """Those that are returned, best first; of equals the one that ended first."""
+        ranked = sorted(self.ended, key=lambda end: -end.score)
+        return ranked[: self._decoding.hypotheses]
+
+    def advance(self, step: StepRows) -> list[int]:
+        """Take one step; returns, for each hypothesis that is under way after it, which one it goes on from.
+
+        Raises RuntimeFailureError where the logits are no numbers.
+        """
+        own, judged = self._judge(step.logits)
+        if self._decoding.sampling is None:
+            chosen = self._best_of(judged)
+        else:
+            chosen = self._draw(judged, self._decoding.sampling)
+        live, parents, generators = [], [], []
+        for number, (place, token) in enumerate(chosen):
+            parent = self.live[place]
+            node = Node(
+                parent,
+                token,
+                float(own[place, token]),
+                parent.score + float(judged[place, token] if self._decoding.sampling is None else own[place, token]),
+                None if step.attention is None else (step.attention, step.rows[place]),
+                _covered(parent, step, place),
+            )
+            if not self._end(node):
+                live.append(node)
+                parents.append(place)
+                generators += self._generators[number : number + 1]
+        self.live, self._generators = live, generators
+        if self._decoding.sampling is None and self._nothing_better_can_come():
+            self.live, parents = [], []
+        return parents
+
+    def take(self, token: int, log_probability: float, attention: tuple[dict[str, Floats], int] | None) -> None:
+        """The same for plain greedy search, whose token was chosen for a whole batch at once."""
+        parent = self.live[0]
+        node = Node(parent, token, log_probability, parent.score + log_probability, attention)
+        self.live = [] if self._end(node) else [node]
+
+    def _end(self, node: Node) -> bool:
+        """Does it end with this token? Then keep it."""
+        if node.token != EOS_ID and node.length < self._most:
+            return False
+        reason = FinishReason.END_OF_SENTENCE if node.token == EOS_ID else FinishReason.LENGTH
+        self.ended.append(Ended(node, reason, self._final_score(node)))
+        return True
+
+    # --- scores -------------------------------------------------------------------------------------------------------
+
+    def _final_score(self, node: Node) -> float:
+        score = node.score / math.pow(node.length, self._decoding.length_penalty)
+        if node.coverage is not None:
+            clipped = np.clip(node.coverage.astype(np.float64), _LEAST_COVERAGE, 1.0)
+            score += self._decoding.coverage_penalty * float(np.log(clipped).sum())
+        return score
+
+    def _nothing_better_can_come(self) -> bool:
+        """No hypothesis under way can end better than the last of those to be returned."""
+        wanted = self._decoding.hypotheses
+        if len(self.ended) < wanted or not self.live:
+            return False
+        last = sorted((end.score for end in self.ended), reverse=True)[wanted - 1]
+        most_normalised = math.pow(self._most, self._decoding.length_penalty)
+        return last >= max(node.score for node in self.live) / most_normalised
+
+    def _judge(self, logits: Floats) -> tuple[Scores, Scores]:
+        """The model's log-probabilities, and those that search goes by, -inf for what may not be written."""
+        own = _log_softmax(logits.astype(np.float64))
+        decoding = self._decoding
+        looks_back = decoding.repetition_penalty != 1.0 or decoding.no_repeat_ngram > 0
+        histories = [node.tokens() if looks_back else [] for node in self.live]
+        judged = own if decoding.repetition_penalty == 1.0 else self._penalised(logits, histories)
+        judged = np.where(self._allowed(judged.shape, histories), judged, -np.inf)
+        return own, judged
+
+    def _penalised(self, logits: Floats, histories: list[list[int]]) -> Scores:
+        changed = logits.astype(np.float64)
+        for row, history in zip(changed, histories, strict=True):
+            written = np.unique(np.array(history, dtype=np.int64))
+            values = row[written]
+            penalty = self._decoding.repetition_penalty
+            row[written] = np.where(values > 0, values / penalty, values * penalty)
+        return _log_softmax(changed)
+
+    def _allowed(self, shape: tuple[int, ...], histories: list[list[int]]) -> npt.NDArray[np.bool_]:
+        decoding, length = self._decoding, self.live[0].length
+        allowed = np.zeros(shape, dtype=bool)
+        if length < len(decoding.prefix_ids):
+            allowed[:, decoding.prefix_ids[length]] = True
+            return allowed
+        allowed[:] = True
+        allowed[:, NEVER_CHOSEN] = False
+        allowed[:, list(decoding.suppressed_ids)] = False
+        if decoding.no_repeat_ngram:
+            for row, history in zip(allowed, histories, strict=True):
+                row[_repeating(history, decoding.no_repeat_ngram)] = False
+        # The rules above are of what is written; that it may end is decided by the least length alone.
+        allowed[:, EOS_ID] = length + 1 >= decoding.min_tokens
+        allowed[~allowed.any(axis=1), EOS_ID] = True
+        return allowed
+
+    # --- choices ------------------------------------------------------------------------------------------------------
+
+    def _best_of(self, judged: Scores) -> list[tuple[int, int]]:
+        """The best continuations (hypothesis, token), as many as the beam is wide; of equals the first."""
+        totals = (np.array([node.score for node in self.live])[:, None] + judged).ravel()
+        count = min(self.rows, len(totals))
+        least = np.partition(totals, -count)[-count]
+        better, equal = np.flatnonzero(totals > least), np.flatnonzero(totals == least)
+        chosen = np.concatenate([better, equal[: count - len(better)]])
+        chosen = chosen[np.lexsort((chosen, -totals[chosen]))]
+        width = judged.shape[1]
+        return [divmod(int(place), width) for place in chosen if totals[place] > -np.inf]
+
+    def _draw(self, judged: Scores, sampling: Sampling) -> list[tuple[int, int]]:
+        """One token for each hypothesis, by a draw of its own; the first step draws all from the one there is."""
+        drawn = []
+        for number, generator in enumerate(self._generators):
+            place = number if len(self.live) > 1 or self.live[0].length else 0
+            drawn.append((place, draw(judged[place], sampling, float(generator.random()))))
+        return drawn
+
+
+def draw(scores: Scores, sampling: Sampling, uniform: float) -> int:
+    """The token that a uniform number from [0, 1) means: scores (vocabulary,) are log-probabilities, -inf for never."""
+    order = np.argsort(-scores, kind="stable")
+    order = order[scores[order] > -np.inf]
+    if sampling.top_k:
+        order = order[: sampling.top_k]
+    probabilities = np.exp(_log_softmax(scores[order] / sampling.temperature))
+    sums = np.cumsum(probabilities)
+    kept = min(len(order), int(np.searchsorted(sums, sampling.top_p * sums[-1])) + 1)
+    return int(order[min(kept - 1, int(np.searchsorted(sums[:kept], uniform * sums[kept - 1], side="right")))])
+
+
+def _generators(sampling: Sampling, count: int) -> list[np.random.Generator]:
+    """One for each draw, independent of the others and of how many there are."""
+    return [np.random.Generator(np.random.Philox(np.random.SeedSequence([*sampling.seed, i]))) for i in range(count)]
+
+
+def _repeating(history: list[int], size: int) -> list[int]:
+    """The tokens that would write a run of ``size`` tokens a second time."""
+    if len(history) < size:
+        return []
+    tail = history[len(history) - size + 1 :]
+    return [
+        history[begin + size - 1]
+        for begin in range(len(history) - size + 1)
+        if history[begin : begin + size - 1] == tail
+    ]
+
+
+def _covered(parent: Node, step: StepRows, place: int) -> Floats | None:
+    if step.coverage is None:
+        return None
+    own: Floats = step.coverage[place]
+    return own if parent.coverage is None else parent.coverage + own
+
+
+def _log_softmax(logits: Scores) -> Scores:
+    """Over the last axis. Raises RuntimeFailureError for what is no number."""
+    shifted: Scores = logits - logits.max(axis=-1, keepdims=True)
+    found: Scores = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    if not np.isfinite(found).all():
+        raise RuntimeFailureError("the model gave a logit that is no number")
+    return found

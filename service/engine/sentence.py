@@ -5,11 +5,16 @@ from __future__ import annotations
 import enum
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from service.bundle.manifest import AttentionVariant
+from service.engine.decoding import GREEDY, Decoding
+
+if TYPE_CHECKING:
+    from service.engine.search import Search
 
 Floats = npt.NDArray[np.float32]
 
@@ -19,6 +24,18 @@ class FinishReason(enum.Enum):
 
     END_OF_SENTENCE = "end_of_sentence"
     LENGTH = "length"
+
+
+class Priority(enum.Enum):
+    """Whose turn it is where calls wait for each other: shares of the engine, so that nobody starves."""
+
+    LOW = "low"
+    NORMAL = "normal"
+    HIGH = "high"
+
+    @property
+    def weight(self) -> float:
+        return {"low": 1.0, "normal": 4.0, "high": 16.0}[self.value]
 
 
 @dataclass(frozen=True)
@@ -35,6 +52,8 @@ class SentenceRequest:
     attention: AttentionVariant = "none"
     deadline: float | None = None
     context_ids: tuple[tuple[int, ...], ...] = ()
+    decoding: Decoding = GREEDY
+    priority: Priority = Priority.NORMAL  # of a call: that of its first sentence
 
     @property
     def source_tokens(self) -> int:
@@ -49,13 +68,15 @@ class Hypothesis:
     ``target_ids`` end in `</s>` unless the length limit came first; those of a one-shot model are all of its places,
     `<pad>` and `</s>` wherever it put them. ``log_probabilities`` (target_length,) float32 in nats; ``attention`` by
     map name (target_length, heads, source_length) float32, both in the map's units, empty when it was not asked for;
-    over the context (target_length, heads, tokens of its sentences one after another) or (…, sentences).
+    over the context (target_length, heads, tokens of its sentences one after another) or (…, sentences). ``score``
+    ranks it among the others (``service.engine.search``).
     """
 
     target_ids: tuple[int, ...]
     log_probabilities: Floats
     attention: dict[str, Floats]
     finish_reason: FinishReason
+    score: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -77,11 +98,10 @@ class SentenceResult:
 
 @dataclass(eq=False)
 class Sentence:
-    """A request's mutable state while the engine owns it: queued, then a row of a running batch.
+    """A request's mutable state while the engine owns it: queued, then rows of a running batch.
 
     Whoever holds ``future`` may cancel it at any time; ``cancelled`` tells the engine before its next step, at the cost
-    of a look at an attribute. ``attention`` keeps, for each step, the whole batch's weights and the row that is ours:
-    they are copied once, at the end.
+    of a look at an attribute. ``rows`` are those of the hypotheses that ``search`` has under way, in their order.
     """
 
     request: SentenceRequest
@@ -91,22 +111,30 @@ class Sentence:
     alone: bool = False  # to be run by itself, because a batch it was in has failed
     started: float = 0.0
     encoded: float = 0.0
-    target_ids: list[int] = field(default_factory=list)
-    log_probabilities: list[float] = field(default_factory=list)
-    attention: list[tuple[dict[str, Floats], int]] = field(default_factory=list)
+    search: Search | None = None  # once it has joined a batch
+    rows: list[int] = field(default_factory=list)
     encoder_attention: dict[str, Floats] = field(default_factory=dict)
 
     @property
     def cost_tokens(self) -> int:
-        """What the sentence holds of the queue's bound: its source and the most it may emit."""
-        return self.request.source_tokens + self.request.max_target_tokens
+        """What the sentence holds of the queue's bound: its source and the most that its hypotheses may emit."""
+        return self.request.source_tokens + self.request.decoding.rows * self.request.max_target_tokens
+
+    @property
+    def wanted_rows(self) -> int:
+        """Rows that it may come to take at once."""
+        return self.request.decoding.rows if self.search is None else self.search.rows
+
+    @property
+    def steps(self) -> int:
+        """Tokens that were written so far, of one hypothesis."""
+        return 0 if self.search is None else self.search.steps
 
     def expired(self, now: float) -> bool:
         return self.request.deadline is not None and now >= self.request.deadline
 
     def restart(self) -> None:
         """Forget what was decoded, to begin again."""
-        self.target_ids.clear()
-        self.log_probabilities.clear()
-        self.attention.clear()
+        self.search = None
+        self.rows.clear()
         self.encoder_attention = {}

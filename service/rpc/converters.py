@@ -9,7 +9,8 @@ from service.attention.measures import Measures
 from service.attention.words import Word
 from service.bundle.manifest import AlignmentEntry, AttentionMapEntry, Manifest
 from service.bundle.tokenizer import Token
-from service.engine.sentence import FinishReason
+from service.decoding import DecodingRequest, SamplingRequest
+from service.engine.sentence import FinishReason, Priority
 from service.errors import HeedError, InvalidFieldError
 from service.presenter import (
     AttentionRequest,
@@ -51,6 +52,23 @@ _SPLITTINGS: dict[int, bool | None] = {
     translation_service_pb2.SENTENCE_SPLITTING_NONE: False,
     translation_service_pb2.SENTENCE_SPLITTING_SENTENCES: True,
 }
+_PRIORITIES: dict[int, Priority] = {
+    translation_service_pb2.PRIORITY_UNSPECIFIED: Priority.NORMAL,
+    translation_service_pb2.PRIORITY_LOW: Priority.LOW,
+    translation_service_pb2.PRIORITY_NORMAL: Priority.NORMAL,
+    translation_service_pb2.PRIORITY_HIGH: Priority.HIGH,
+}
+#: Of DecodingOptions, by the same names in DecodingRequest.
+_DECODING_FIELDS = (
+    "max_output_tokens",
+    "min_output_tokens",
+    "beam_size",
+    "hypotheses",
+    "length_penalty",
+    "coverage_penalty",
+    "repetition_penalty",
+    "no_repeat_ngram_size",
+)
 _DATA_TYPES = {
     attention_pb2.MATRIX_DATA_TYPE_FLOAT32: "<f4",
     attention_pb2.MATRIX_DATA_TYPE_FLOAT16: "<f2",
@@ -65,7 +83,6 @@ def to_request(message: translation_service_pb2.TranslateRequest, deadline: floa
     """Raises InvalidFieldError for a media type or an enum value that is none of ours."""
     if message.mime_type not in ("", "text/plain"):
         raise InvalidFieldError("mime_type", f"{message.mime_type!r}; only text/plain is allowed")
-    decoding = message.decoding
     return TranslateRequest(
         texts=tuple(message.contents),
         model=message.model,
@@ -74,10 +91,46 @@ def to_request(message: translation_service_pb2.TranslateRequest, deadline: floa
         target_language=message.target_language_code,
         contexts=tuple(tuple(context.source_sentences) for context in message.contexts),
         split_sentences=_to_splitting(message.sentence_splitting),
-        max_output_tokens=decoding.max_output_tokens if decoding.HasField("max_output_tokens") else None,
+        decoding=_to_decoding(message.decoding),
+        prefixes=tuple(message.target_prefixes),
+        priority=_to_priority(message.priority),
         attention=_to_attention_request(message.attention) if message.HasField("attention") else None,
         deadline=deadline,
     )
+
+
+def to_score_request(message: translation_service_pb2.ScoreRequest, deadline: float | None) -> TranslateRequest:
+    """A translation whose words are given. Raises InvalidFieldError."""
+    return TranslateRequest(
+        texts=tuple(pair.source for pair in message.pairs),
+        targets=tuple(pair.target for pair in message.pairs),
+        model=message.model,
+        version=message.version if message.HasField("version") else None,
+        source_language=message.source_language_code,
+        target_language=message.target_language_code,
+        contexts=tuple(tuple(context.source_sentences) for context in message.contexts),
+        split_sentences=False,
+        priority=_to_priority(message.priority),
+        attention=_to_attention_request(message.attention) if message.HasField("attention") else None,
+        deadline=deadline,
+    )
+
+
+def _to_decoding(message: translation_pb2.DecodingOptions) -> DecodingRequest:
+    """What is not said has the request's own default."""
+    said = {field.name: value for field, value in message.ListFields() if field.name in _DECODING_FIELDS}
+    if not message.HasField("sampling"):
+        return DecodingRequest(suppressed_pieces=tuple(message.suppressed_pieces), **said)
+    drawn = {field.name: value for field, value in message.sampling.ListFields()}
+    seed = drawn.pop("seed", None)
+    sampling = SamplingRequest(**drawn)
+    return DecodingRequest(suppressed_pieces=tuple(message.suppressed_pieces), sampling=sampling, seed=seed, **said)
+
+
+def _to_priority(priority: translation_service_pb2.Priority) -> Priority:
+    if priority not in _PRIORITIES:
+        raise InvalidFieldError("priority", f"{priority}; choose LOW, NORMAL, HIGH or leave it out")
+    return _PRIORITIES[priority]
 
 
 def _to_splitting(splitting: translation_service_pb2.SentenceSplitting) -> bool | None:
@@ -157,6 +210,7 @@ def _from_hypothesis(
         text=hypothesis.text,
         log_probability=float(hypothesis.log_probabilities.sum()),
         finish_reason=_FINISH_REASONS[hypothesis.finish_reason],
+        score=hypothesis.score,
         tokens=[
             _from_token(token, float(log_probability))
             for token, log_probability in zip(hypothesis.tokens, hypothesis.log_probabilities, strict=True)

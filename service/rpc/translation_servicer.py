@@ -28,12 +28,13 @@ from service.rpc import converters
 from service.rpc.interceptors import cancellation
 from service.rpc.parsing import parse
 from service.rpc.status import status_code, trailers
-from service.translator import Translator
+from service.translator import TranslateResult, Translator
 
 SERVICE_NAME = translation_service_pb2.DESCRIPTOR.services_by_name["TranslationService"].full_name
 MAX_SEND_BYTES = 32 * 1024 * 1024
 Context = grpc.aio.ServicerContext[bytes, bytes]
 M = TypeVar("M", bound=Message)
+_Reply = translation_service_pb2.TranslateResponse | translation_service_pb2.ScoreResponse
 _log = logging.getLogger(__name__)
 
 
@@ -64,6 +65,7 @@ class TranslationServicer:
         service = translation_service_pb2
         behaviors = {
             "Translate": self._guarded(service.TranslateRequest, self._translate),
+            "Score": self._guarded(service.ScoreRequest, self._score),
             "ListModels": self._guarded(service.ListModelsRequest, self._list_models),
             "GetModel": self._guarded(service.GetModelRequest, self._get_model),
         }
@@ -81,7 +83,28 @@ class TranslationServicer:
         deadline = None if remaining is None else time.monotonic() + remaining
         data_type = converters.to_data_type(message.attention)
         result = await self._translator.translate(converters.to_request(message, deadline))
-        reply = translation_service_pb2.TranslateResponse(model=result.model, version=result.version)
+        reply = translation_service_pb2.TranslateResponse(model=result.model, version=result.version, seed=result.seed)
+        await self._fill(reply, result, message, data_type)
+        return reply
+
+    async def _score(self, message: translation_service_pb2.ScoreRequest, context: Context) -> Message:
+        if self._translator is None:
+            raise _loading()
+        remaining = context.time_remaining()
+        deadline = None if remaining is None else time.monotonic() + remaining
+        data_type = converters.to_data_type(message.attention)
+        result = await self._translator.translate(converters.to_score_request(message, deadline))
+        reply = translation_service_pb2.ScoreResponse(model=result.model, version=result.version)
+        await self._fill(reply, result, message, data_type)
+        return reply
+
+    async def _fill(
+        self,
+        reply: _Reply,
+        result: TranslateResult,
+        message: translation_service_pb2.TranslateRequest | translation_service_pb2.ScoreRequest,
+        data_type: attention_pb2.MatrixDataType,
+    ) -> None:
         for outcome in result.outcomes:
             with self._metrics.phase_seconds.labels("serialize").time():
                 reply.translations.append(converters.from_outcome(outcome, data_type))
@@ -89,11 +112,8 @@ class TranslationServicer:
                 await asyncio.sleep(0)  # a matrix takes its time: others have their turn
         if message.HasField("attention"):
             self._count_attention(message.attention.view, reply)
-        return reply
 
-    def _count_attention(
-        self, view: attention_pb2.AttentionView, reply: translation_service_pb2.TranslateResponse
-    ) -> None:
+    def _count_attention(self, view: attention_pb2.AttentionView, reply: _Reply) -> None:
         name = attention_pb2.AttentionView.Name(view).removeprefix("ATTENTION_VIEW_").lower()
         packed = sum(
             len(matrix.data)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from service.bundle.manifest import MapKind, Precision
+from service.bundle.manifest import AlignmentEntry, MapKind, Precision
 from service.bundle.tokenizer import EOS_ID
 from service.engine.errors import RuntimeFailureError
 from service.engine.onnx_model import Array, EncodeOutput, GrowingAxis, StepOutput
@@ -31,6 +31,7 @@ class CopyModel:
     map_kinds: ClassVar[dict[str, MapKind]] = {"cross": "cross"}
     context_sentences = 0
     attention_maps = frozenset({"cross"})
+    alignment = AlignmentEntry(map="cross", heads=(0,), shift=0, chosen_by="")
 
     def __init__(self) -> None:
         self.steps: list[int] = []  # rows of each step

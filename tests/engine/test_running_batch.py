@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from concurrent.futures import Future
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.bundle.tokenizer import BOS_ID
+from service.engine.decoding import Decoding
 from service.engine.onnx_model import EncodeOutput, GrowingAxis, StepOutput
 from service.engine.running_batch import RunningBatch
 from service.engine.sentence import Sentence
@@ -64,51 +68,78 @@ def _widths(batch: RunningBatch) -> tuple[int, int]:
     return source, context
 
 
-@given(st.randoms(use_true_random=False))
-@settings(max_examples=50, deadline=None)
-def test_rows_keep_their_own_memory_and_state_through_joins_and_leaves(generator: random.Random) -> None:
-    batch, number = RunningBatch(6, AXES), 4
-    steps: dict[int, int] = {}
-    for _ in range(60):
-        if batch.free_rows and generator.random() < 0.5:
-            count = generator.randint(1, batch.free_rows)
-            newcomers = [
-                _sentence(
-                    number + i,
-                    generator.randint(2, 40),
-                    *(generator.randint(1, 40) for _ in range(generator.randint(0, SENTENCES))),
-                )
-                for i in range(count)
-            ]
-            number += count
-            steps |= {id(sentence): 0 for sentence in newcomers}
+@dataclass
+class _Hypothesis:
+    """What the rows of the state should hold, beside what they began with; and the token that was written last."""
+
+    added: float = 0.0
+    token: int = BOS_ID
+
+
+@given(st.integers(0, 2**32))
+@settings(max_examples=100, deadline=None)
+def test_hypotheses_keep_their_own_memory_and_state_through_joins_forks_and_leaves(seed: int) -> None:
+    batch, number, generator = RunningBatch(12, AXES), 4, random.Random(seed)
+    expected: dict[Sentence, list[_Hypothesis]] = {}
+    steps: Counter[Sentence] = Counter()
+    for _ in range(40):
+        newcomers: list[Sentence] = []
+        while generator.random() < 0.5:
+            number += 1
+            context = (generator.randint(1, 40) for _ in range(generator.randint(0, SENTENCES)))
+            sentence = _sentence(number, generator.randint(2, 40), *context)
+            beam = Decoding(beam_size=generator.randint(1, 4))
+            sentence.request = replace(sentence.request, decoding=beam)
+            if sum(newcomer.wanted_rows for newcomer in [*newcomers, sentence]) > batch.free_rows:
+                break
+            newcomers.append(sentence)
+        if newcomers:
             batch.join(newcomers, _encoded(newcomers))
+            expected |= {sentence: [_Hypothesis()] for sentence in newcomers}
         if len(batch):
-            rows = len(batch)
-            tokens = np.array([sentence.request.source_ids[0] for sentence in batch.sentences])
-            after = {name: batch.feeds()[name] + 1000 for name in ("state_s", "state_w", "state_c")}
-            batch.advance(tokens, StepOutput(np.zeros((rows, 1), np.float32), {}, after))
+            noise = np.array([generator.randrange(1, 1000) for _ in range(len(batch))], np.float32)
+            after = {name: _plus(batch.feeds()[name], noise) for name in ("state_s", "state_w", "state_c")}
+            output = StepOutput(np.zeros((len(batch), 1), np.float32), {}, after)
+            batch.advance(output)
+            spare = []
             for sentence in batch.sentences:
-                steps[id(sentence)] += 1
-        for row in reversed(range(len(batch))):
-            if generator.random() < 0.2:
-                batch.leave(row)
+                steps[sentence] += 1
+                before, rows = expected[sentence], list(sentence.rows)
+                count = generator.randint(0, sentence.wanted_rows) if generator.random() < 0.9 else len(before)
+                parents = [generator.randrange(len(before)) for _ in range(count)]
+                tokens = [generator.randrange(4, 60) for _ in range(count)]
+                expected[sentence] = [
+                    _Hypothesis(before[parent].added + float(noise[rows[parent]]), token)
+                    for parent, token in zip(parents, tokens, strict=True)
+                ]
+                spare += batch.go_on(sentence, parents, tokens, output)
+            batch.settle(spare)
+        for sentence in batch.sentences:
+            if generator.random() < 0.1:
+                batch.leave(sentence)
         feeds = batch.feeds()
-        for row, sentence in enumerate(batch.sentences):
-            own, taken = sentence.request.source_ids[0], steps[id(sentence)]
-            length = len(sentence.request.source_ids)
-            assert feeds["source_lengths"][row] == length
-            assert feeds["positions"][row] == taken
-            assert feeds["token_ids"][row, 0] == (own if taken else BOS_ID)
-            assert (feeds["memory_m"][row, :length] == own).all()
-            assert (feeds["memory_h"][row, :, :length] == own).all()
-            assert (feeds["memory_v"][row] == own).all()
-            assert (feeds["state_s"][row] == own + 1000 * taken).all()
-            assert feeds["state_w"].shape[2] == feeds["memory_h"].shape[2]
-            assert (feeds["state_w"][row, :, :length] == own + 1000 * taken).all()
-            for place, ids in enumerate(sentence.request.context_ids):
-                assert (feeds["memory_c"][row, place, : len(ids)] == -own).all()
-                assert (feeds["state_c"][row, : len(ids)] == -own + 1000 * taken).all()
+        assert sorted(row for sentence in batch.sentences for row in sentence.rows) == list(range(len(batch)))
+        for sentence in batch.sentences:
+            own, length = sentence.request.source_ids[0], len(sentence.request.source_ids)
+            assert len(sentence.rows) == len(expected[sentence]) <= sentence.request.decoding.beam_size
+            for row, hypothesis in zip(sentence.rows, expected[sentence], strict=True):
+                assert batch.owners[row] is sentence
+                assert feeds["source_lengths"][row] == length
+                assert feeds["positions"][row] == steps[sentence]
+                assert feeds["token_ids"][row, 0] == hypothesis.token
+                assert (feeds["memory_m"][row, :length] == own).all()
+                assert (feeds["memory_h"][row, :, :length] == own).all()
+                assert (feeds["memory_v"][row] == own).all()
+                assert (feeds["state_s"][row] == own + hypothesis.added).all()
+                assert feeds["state_w"].shape[2] == feeds["memory_h"].shape[2]
+                assert (feeds["state_w"][row, :, :length] == own + hypothesis.added).all()
+                for place, ids in enumerate(sentence.request.context_ids):
+                    assert (feeds["memory_c"][row, place, : len(ids)] == -own).all()
+                    assert (feeds["state_c"][row, : len(ids)] == -own + hypothesis.added).all()
+
+
+def _plus(rows: npt.NDArray[np.float32], noise: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    return rows + noise.reshape(-1, *[1] * (rows.ndim - 1))
 
 
 @pytest.mark.parametrize("name", ["memory_m", "memory_c"])
@@ -118,7 +149,7 @@ def test_what_a_poisoned_row_leaves_behind_is_cleared(name: str) -> None:
     output = _encoded(poisoned)
     output.memory[name][:] = np.nan
     batch.join(poisoned, output)
-    batch.leave(0)
+    batch.leave(poisoned[0])
     longer, shorter = _sentence(6, 18, 18), _sentence(7, 3)
     batch.join([longer], _encoded([longer]))
     batch.join([shorter], _encoded([shorter]))
@@ -132,8 +163,8 @@ def test_width_follows_the_longest_and_shrinks_when_the_batch_is_new() -> None:
     assert batch.width == 8
     batch.join([long], _encoded([long]))
     assert batch.width == 40
-    batch.leave(1)
-    batch.leave(0)
+    batch.leave(long)
+    batch.leave(short)
     batch.join([short], _encoded([short]))
     assert batch.width == 8
 
@@ -148,14 +179,14 @@ def test_source_and_context_are_each_as_wide_as_their_own_longest() -> None:
     ):
         batch.join([newcomer], _encoded([newcomer]))
         assert _widths(batch) == widths
-    for _ in range(3):
-        batch.leave(0)
+    for sentence in batch.sentences[:3]:
+        batch.leave(sentence)
     assert _widths(batch) == (40, 24)  # as long as anyone is there
-    batch.leave(0)
+    batch.leave(batch.sentences[0])
     alone = _sentence(9, 12, 3, 5)
     batch.join([alone], _encoded([alone]))
     assert _widths(batch) == (16, 8)
-    batch.leave(0)
+    batch.leave(alone)
     without = _sentence(10, 3)
     batch.join([without], _encoded([without]))
     assert _widths(batch) == (8, 8)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from heed.v1 import attention_pb2, model_pb2
 from heed.v1.translation_pb2 import FINISH_REASON_END_OF_SENTENCE, DecodingOptions
-from heed.v1.translation_service_pb2 import GetModelRequest, TranslateRequest
+from heed.v1.translation_service_pb2 import GetModelRequest, ScorePair, ScoreRequest, TranslateRequest
 from heed.v1.translation_service_pb2_grpc import TranslationServiceStub
 
 from service.client import unpack
@@ -50,6 +50,30 @@ async def test_the_text_has_no_special_token_and_the_tokens_have_all(stub: Trans
     read = [token.piece.strip("▁") for token in found.source_tokens]
     assert read == [*SOURCE.split(), "</s>", *["<pad>"] * 18]
     assert best.log_probability == pytest.approx(sum(token.log_probability for token in best.tokens), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"beam_size": 2},
+        {"min_output_tokens": 3},
+        {"repetition_penalty": 1.1},
+        {"suppressed_pieces": ["▁1"]},
+        {"max_output_tokens": 5},
+    ],
+    ids=str,
+)
+async def test_it_has_no_search(stub: TranslationServiceStub, options: dict[str, object]) -> None:
+    decoding = DecodingOptions(**options)
+    code, info = await refused(stub.Translate(TranslateRequest(contents=[SOURCE], decoding=decoding)))
+    assert (code, info.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "ONE_SHOT")
+
+
+async def test_it_has_no_prefix_and_judges_nothing(stub: TranslationServiceStub) -> None:
+    code, info = await refused(stub.Translate(TranslateRequest(contents=[SOURCE], target_prefixes=["5"])))
+    assert (code, info.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "NO_PREFIX")
+    code, info = await refused(stub.Score(ScoreRequest(pairs=[ScorePair(source=SOURCE, target=TARGET)])))
+    assert (code, info.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "NO_SCORING")
 
 
 async def test_five_maps_with_their_scopes_and_units(stub: TranslationServiceStub) -> None:

@@ -200,6 +200,55 @@ def test_a_document_as_json_has_what_was_read_before_each_text(storyteller: Runn
     assert maps == ["cross", "context", "context-sentences"]
 
 
+# --- search ----------------------------------------------------------------------------------------------------------
+
+
+def test_hypotheses_come_best_first_with_their_scores(storyteller: Running) -> None:
+    options = ("--model", "transformer", "--beam", "5", "--hypotheses", "3", "--length-penalty", "1")
+    done = heed("translate", "1 2 3", *options, "--address", storyteller.address)
+    assert (done.returncode, done.stderr) == (0, "")
+    scores, texts = zip(*(line.split("\t") for line in done.stdout.splitlines()), strict=True)
+    assert len(set(texts)) == 3
+    assert [float(score) for score in scores] == sorted(map(float, scores), reverse=True)
+
+
+def test_a_seed_draws_the_same_and_the_json_has_it(storyteller: Running) -> None:
+    options = ("--model", "transformer", "--temperature", "2", "--json", "--address", storyteller.address)
+    first = json.loads(heed("translate", "1 2 3", *options).stdout)
+    again = json.loads(heed("translate", "1 2 3", *options, "--seed", first["seed"]).stdout)
+    assert again == first
+
+
+def test_the_options_of_search_reach_the_server(storyteller: Running) -> None:
+    options = ("--model", "transformer", "--address", storyteller.address)
+    plain = heed("translate", "1 2 3", *options).stdout.split()
+    assert heed("translate", "1 2 3", "--prefix", "9 9", *options).stdout.startswith("9 9")
+    suppressed = heed("translate", "1 2 3", "--suppress", f"▁{plain[0]}", *options).stdout.split()
+    assert plain[0] not in suppressed
+    assert len(heed("translate", "1 2 3", "--max-tokens", "2", *options).stdout.split()) == 2
+    once = heed("translate", "1 2 3", "--no-repeat-ngram", "1", "--repetition-penalty", "1.2", *options).stdout.split()
+    assert len(set(once)) == len(once)
+    done = heed("translate", "1 2 3", "--min-tokens", "99", *options)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "decoding.min_output_tokens: 99; allowed are 0 to 24" in done.stderr
+    assert heed("translate", "1 2 3", "--priority", "low", *options).stdout.split() == plain
+
+
+def test_a_translation_is_judged(storyteller: Running) -> None:
+    options = ("--model", "transformer", "--address", storyteller.address)
+    done = heed("score", "1 2 3", "4 5", *options)
+    total, *tokens = done.stdout.splitlines()
+    assert total.split("\t")[1] == "4 5"
+    parts = [line.split() for line in tokens]
+    assert [piece for _, piece in parts] == ["▁4", "▁5", "</s>"]
+    assert float(total.split("\t")[0]) == pytest.approx(sum(float(number) for number, _ in parts), abs=1e-3)
+    assert "cross-1" in heed("score", "1 2 3", "4 5", "--attention", "word", *options).stdout
+    reply = json.loads(heed("score", "1 2 3", "4 5", "--json", *options).stdout)
+    assert len(reply["translations"][0]["hypotheses"][0]["tokens"]) == 3
+    refused = heed("score", "1 2 3", " ", *options)
+    assert (refused.returncode, refused.stderr.strip()) == (1, "heed: pairs[0].target: empty")
+
+
 def test_models_are_listed(server: Running) -> None:
     done = heed("models", "--address", server.address)
     assert done.returncode == 0

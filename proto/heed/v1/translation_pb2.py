@@ -26,27 +26,29 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from heed.v1 import attention_pb2 as heed_dot_v1_dot_attention__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19heed/v1/translation.proto\x12\x07heed.v1\x1a\x17google/rpc/status.proto\x1a\x17heed/v1/attention.proto\"G\n\x0f\x44\x65\x63odingOptions\x12\x1e\n\x11max_output_tokens\x18\x01 \x01(\x05H\x00\x88\x01\x01\x42\x14\n\x12_max_output_tokens\"\x8b\x02\n\x0bTranslation\x12\"\n\x06status\x18\x01 \x01(\x0b\x32\x12.google.rpc.Status\x12\'\n\nhypotheses\x18\x02 \x03(\x0b\x32\x13.heed.v1.Hypothesis\x12%\n\rsource_tokens\x18\x03 \x03(\x0b\x32\x0e.heed.v1.Token\x12#\n\x0csource_words\x18\x04 \x03(\x0b\x32\r.heed.v1.Word\x12\x33\n\x11\x63ontext_sentences\x18\x05 \x03(\x0b\x32\x18.heed.v1.ContextSentence\x12.\n\tsentences\x18\x06 \x03(\x0b\x32\x1b.heed.v1.TranslatedSentence\"\xa1\x01\n\x12TranslatedSentence\x12\x14\n\x0c\x62\x65gin_offset\x18\x01 \x01(\x05\x12\x12\n\nend_offset\x18\x02 \x01(\x05\x12\x1b\n\x13target_begin_offset\x18\x03 \x01(\x05\x12\x19\n\x11target_end_offset\x18\x04 \x01(\x05\x12)\n\x0btranslation\x18\x05 \x01(\x0b\x32\x14.heed.v1.Translation\"]\n\x0f\x43ontextSentence\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x1e\n\x06tokens\x18\x02 \x03(\x0b\x32\x0e.heed.v1.Token\x12\x1c\n\x05words\x18\x03 \x03(\x0b\x32\r.heed.v1.Word\"\xc6\x01\n\nHypothesis\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x17\n\x0flog_probability\x18\x02 \x01(\x02\x12,\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x15.heed.v1.FinishReason\x12\x1e\n\x06tokens\x18\x04 \x03(\x0b\x32\x0e.heed.v1.Token\x12\x1c\n\x05words\x18\x05 \x03(\x0b\x32\r.heed.v1.Word\x12%\n\tattention\x18\x06 \x01(\x0b\x32\x12.heed.v1.Attention\"\x8f\x01\n\x05Token\x12\r\n\x05piece\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\x05\x12\x14\n\x0c\x62\x65gin_offset\x18\x03 \x01(\x05\x12\x12\n\nend_offset\x18\x04 \x01(\x05\x12\x0f\n\x07special\x18\x05 \x01(\x08\x12\x1c\n\x0flog_probability\x18\x06 \x01(\x02H\x00\x88\x01\x01\x42\x12\n\x10_log_probability\"\x89\x01\n\x04Word\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x14\n\x0c\x62\x65gin_offset\x18\x02 \x01(\x05\x12\x12\n\nend_offset\x18\x03 \x01(\x05\x12\x13\n\x0b\x62\x65gin_token\x18\x04 \x01(\x05\x12\x11\n\tend_token\x18\x05 \x01(\x05\x12\x0f\n\x07special\x18\x06 \x01(\x08\x12\x10\n\x08is_piece\x18\x07 \x01(\x08*j\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12!\n\x1d\x46INISH_REASON_END_OF_SENTENCE\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19heed/v1/translation.proto\x12\x07heed.v1\x1a\x17google/rpc/status.proto\x1a\x17heed/v1/attention.proto\"\xea\x03\n\x0f\x44\x65\x63odingOptions\x12\x1e\n\x11max_output_tokens\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x1e\n\x11min_output_tokens\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x16\n\tbeam_size\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x17\n\nhypotheses\x18\x04 \x01(\x05H\x03\x88\x01\x01\x12\x1b\n\x0elength_penalty\x18\x05 \x01(\x02H\x04\x88\x01\x01\x12\x1d\n\x10\x63overage_penalty\x18\x06 \x01(\x02H\x05\x88\x01\x01\x12*\n\x08sampling\x18\x07 \x01(\x0b\x32\x18.heed.v1.SamplingOptions\x12\x1f\n\x12repetition_penalty\x18\x08 \x01(\x02H\x06\x88\x01\x01\x12!\n\x14no_repeat_ngram_size\x18\t \x01(\x05H\x07\x88\x01\x01\x12\x19\n\x11suppressed_pieces\x18\n \x03(\tB\x14\n\x12_max_output_tokensB\x14\n\x12_min_output_tokensB\x0c\n\n_beam_sizeB\r\n\x0b_hypothesesB\x11\n\x0f_length_penaltyB\x13\n\x11_coverage_penaltyB\x15\n\x13_repetition_penaltyB\x17\n\x15_no_repeat_ngram_size\"\x93\x01\n\x0fSamplingOptions\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_k\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x12\n\x05top_p\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x03\x88\x01\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_kB\x08\n\x06_top_pB\x07\n\x05_seed\"\x8b\x02\n\x0bTranslation\x12\"\n\x06status\x18\x01 \x01(\x0b\x32\x12.google.rpc.Status\x12\'\n\nhypotheses\x18\x02 \x03(\x0b\x32\x13.heed.v1.Hypothesis\x12%\n\rsource_tokens\x18\x03 \x03(\x0b\x32\x0e.heed.v1.Token\x12#\n\x0csource_words\x18\x04 \x03(\x0b\x32\r.heed.v1.Word\x12\x33\n\x11\x63ontext_sentences\x18\x05 \x03(\x0b\x32\x18.heed.v1.ContextSentence\x12.\n\tsentences\x18\x06 \x03(\x0b\x32\x1b.heed.v1.TranslatedSentence\"\xa1\x01\n\x12TranslatedSentence\x12\x14\n\x0c\x62\x65gin_offset\x18\x01 \x01(\x05\x12\x12\n\nend_offset\x18\x02 \x01(\x05\x12\x1b\n\x13target_begin_offset\x18\x03 \x01(\x05\x12\x19\n\x11target_end_offset\x18\x04 \x01(\x05\x12)\n\x0btranslation\x18\x05 \x01(\x0b\x32\x14.heed.v1.Translation\"]\n\x0f\x43ontextSentence\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x1e\n\x06tokens\x18\x02 \x03(\x0b\x32\x0e.heed.v1.Token\x12\x1c\n\x05words\x18\x03 \x03(\x0b\x32\r.heed.v1.Word\"\xd5\x01\n\nHypothesis\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x17\n\x0flog_probability\x18\x02 \x01(\x02\x12,\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x15.heed.v1.FinishReason\x12\x1e\n\x06tokens\x18\x04 \x03(\x0b\x32\x0e.heed.v1.Token\x12\x1c\n\x05words\x18\x05 \x03(\x0b\x32\r.heed.v1.Word\x12%\n\tattention\x18\x06 \x01(\x0b\x32\x12.heed.v1.Attention\x12\r\n\x05score\x18\x07 \x01(\x02\"\x8f\x01\n\x05Token\x12\r\n\x05piece\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\x05\x12\x14\n\x0c\x62\x65gin_offset\x18\x03 \x01(\x05\x12\x12\n\nend_offset\x18\x04 \x01(\x05\x12\x0f\n\x07special\x18\x05 \x01(\x08\x12\x1c\n\x0flog_probability\x18\x06 \x01(\x02H\x00\x88\x01\x01\x42\x12\n\x10_log_probability\"\x89\x01\n\x04Word\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x14\n\x0c\x62\x65gin_offset\x18\x02 \x01(\x05\x12\x12\n\nend_offset\x18\x03 \x01(\x05\x12\x13\n\x0b\x62\x65gin_token\x18\x04 \x01(\x05\x12\x11\n\tend_token\x18\x05 \x01(\x05\x12\x0f\n\x07special\x18\x06 \x01(\x08\x12\x10\n\x08is_piece\x18\x07 \x01(\x08*j\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12!\n\x1d\x46INISH_REASON_END_OF_SENTENCE\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'heed.v1.translation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FINISHREASON']._serialized_start=1177
-  _globals['_FINISHREASON']._serialized_end=1283
-  _globals['_DECODINGOPTIONS']._serialized_start=88
-  _globals['_DECODINGOPTIONS']._serialized_end=159
-  _globals['_TRANSLATION']._serialized_start=162
-  _globals['_TRANSLATION']._serialized_end=429
-  _globals['_TRANSLATEDSENTENCE']._serialized_start=432
-  _globals['_TRANSLATEDSENTENCE']._serialized_end=593
-  _globals['_CONTEXTSENTENCE']._serialized_start=595
-  _globals['_CONTEXTSENTENCE']._serialized_end=688
-  _globals['_HYPOTHESIS']._serialized_start=691
-  _globals['_HYPOTHESIS']._serialized_end=889
-  _globals['_TOKEN']._serialized_start=892
-  _globals['_TOKEN']._serialized_end=1035
-  _globals['_WORD']._serialized_start=1038
-  _globals['_WORD']._serialized_end=1175
+  _globals['_FINISHREASON']._serialized_start=1762
+  _globals['_FINISHREASON']._serialized_end=1868
+  _globals['_DECODINGOPTIONS']._serialized_start=89
+  _globals['_DECODINGOPTIONS']._serialized_end=579
+  _globals['_SAMPLINGOPTIONS']._serialized_start=582
+  _globals['_SAMPLINGOPTIONS']._serialized_end=729
+  _globals['_TRANSLATION']._serialized_start=732
+  _globals['_TRANSLATION']._serialized_end=999
+  _globals['_TRANSLATEDSENTENCE']._serialized_start=1002
+  _globals['_TRANSLATEDSENTENCE']._serialized_end=1163
+  _globals['_CONTEXTSENTENCE']._serialized_start=1165
+  _globals['_CONTEXTSENTENCE']._serialized_end=1258
+  _globals['_HYPOTHESIS']._serialized_start=1261
+  _globals['_HYPOTHESIS']._serialized_end=1474
+  _globals['_TOKEN']._serialized_start=1477
+  _globals['_TOKEN']._serialized_end=1620
+  _globals['_WORD']._serialized_start=1623
+  _globals['_WORD']._serialized_end=1760
 # @@protoc_insertion_point(module_scope)

@@ -27,29 +27,37 @@ from heed.v1 import model_pb2 as heed_dot_v1_dot_model__pb2
 from heed.v1 import translation_pb2 as heed_dot_v1_dot_translation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!heed/v1/translation_service.proto\x12\x07heed.v1\x1a\x17heed/v1/attention.proto\x1a\x13heed/v1/model.proto\x1a\x19heed/v1/translation.proto\"\xe2\x02\n\x10TranslateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x14\n\x07version\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x1c\n\x14source_language_code\x18\x04 \x01(\t\x12\x1c\n\x14target_language_code\x18\x05 \x01(\t\x12\x10\n\x08\x63ontents\x18\x06 \x03(\t\x12\x11\n\tmime_type\x18\x07 \x01(\t\x12*\n\x08\x63ontexts\x18\x08 \x03(\x0b\x32\x18.heed.v1.DocumentContext\x12*\n\x08\x64\x65\x63oding\x18\t \x01(\x0b\x32\x18.heed.v1.DecodingOptions\x12,\n\tattention\x18\n \x01(\x0b\x32\x19.heed.v1.AttentionOptions\x12\x36\n\x12sentence_splitting\x18\x0b \x01(\x0e\x32\x1a.heed.v1.SentenceSplittingB\n\n\x08_version\"E\n\x0f\x44ocumentContext\x12\x18\n\x10source_sentences\x18\x01 \x03(\t\x12\x18\n\x10target_sentences\x18\x02 \x03(\t\"_\n\x11TranslateResponse\x12*\n\x0ctranslations\x18\x01 \x03(\x0b\x32\x14.heed.v1.Translation\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\"\x13\n\x11ListModelsRequest\"4\n\x12ListModelsResponse\x12\x1e\n\x06models\x18\x01 \x03(\x0b\x32\x0e.heed.v1.Model\"B\n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x14\n\x07version\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\n\n\x08_version\"1\n\x10GetModelResponse\x12\x1d\n\x05model\x18\x01 \x01(\x0b\x32\x0e.heed.v1.Model*v\n\x11SentenceSplitting\x12\"\n\x1eSENTENCE_SPLITTING_UNSPECIFIED\x10\x00\x12\x1b\n\x17SENTENCE_SPLITTING_NONE\x10\x01\x12 \n\x1cSENTENCE_SPLITTING_SENTENCES\x10\x02\x32\xe0\x01\n\x12TranslationService\x12\x42\n\tTranslate\x12\x19.heed.v1.TranslateRequest\x1a\x1a.heed.v1.TranslateResponse\x12\x45\n\nListModels\x12\x1a.heed.v1.ListModelsRequest\x1a\x1b.heed.v1.ListModelsResponse\x12?\n\x08GetModel\x12\x18.heed.v1.GetModelRequest\x1a\x19.heed.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!heed/v1/translation_service.proto\x12\x07heed.v1\x1a\x17heed/v1/attention.proto\x1a\x13heed/v1/model.proto\x1a\x19heed/v1/translation.proto\"\xa0\x03\n\x10TranslateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x14\n\x07version\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x1c\n\x14source_language_code\x18\x04 \x01(\t\x12\x1c\n\x14target_language_code\x18\x05 \x01(\t\x12\x10\n\x08\x63ontents\x18\x06 \x03(\t\x12\x11\n\tmime_type\x18\x07 \x01(\t\x12*\n\x08\x63ontexts\x18\x08 \x03(\x0b\x32\x18.heed.v1.DocumentContext\x12*\n\x08\x64\x65\x63oding\x18\t \x01(\x0b\x32\x18.heed.v1.DecodingOptions\x12,\n\tattention\x18\n \x01(\x0b\x32\x19.heed.v1.AttentionOptions\x12\x36\n\x12sentence_splitting\x18\x0b \x01(\x0e\x32\x1a.heed.v1.SentenceSplitting\x12\x17\n\x0ftarget_prefixes\x18\x0c \x03(\t\x12#\n\x08priority\x18\r \x01(\x0e\x32\x11.heed.v1.PriorityB\n\n\x08_version\"E\n\x0f\x44ocumentContext\x12\x18\n\x10source_sentences\x18\x01 \x03(\t\x12\x18\n\x10target_sentences\x18\x02 \x03(\t\"{\n\x11TranslateResponse\x12*\n\x0ctranslations\x18\x01 \x03(\x0b\x32\x14.heed.v1.Translation\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x00\x88\x01\x01\x42\x07\n\x05_seed\"\x9d\x02\n\x0cScoreRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x14\n\x07version\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x1c\n\x14source_language_code\x18\x03 \x01(\t\x12\x1c\n\x14target_language_code\x18\x04 \x01(\t\x12!\n\x05pairs\x18\x05 \x03(\x0b\x32\x12.heed.v1.ScorePair\x12*\n\x08\x63ontexts\x18\x06 \x03(\x0b\x32\x18.heed.v1.DocumentContext\x12,\n\tattention\x18\x07 \x01(\x0b\x32\x19.heed.v1.AttentionOptions\x12#\n\x08priority\x18\x08 \x01(\x0e\x32\x11.heed.v1.PriorityB\n\n\x08_version\"+\n\tScorePair\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\"[\n\rScoreResponse\x12*\n\x0ctranslations\x18\x01 \x03(\x0b\x32\x14.heed.v1.Translation\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\"\x13\n\x11ListModelsRequest\"4\n\x12ListModelsResponse\x12\x1e\n\x06models\x18\x01 \x03(\x0b\x32\x0e.heed.v1.Model\"B\n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x14\n\x07version\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\n\n\x08_version\"1\n\x10GetModelResponse\x12\x1d\n\x05model\x18\x01 \x01(\x0b\x32\x0e.heed.v1.Model*^\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x10\n\x0cPRIORITY_LOW\x10\x01\x12\x13\n\x0fPRIORITY_NORMAL\x10\x02\x12\x11\n\rPRIORITY_HIGH\x10\x03*v\n\x11SentenceSplitting\x12\"\n\x1eSENTENCE_SPLITTING_UNSPECIFIED\x10\x00\x12\x1b\n\x17SENTENCE_SPLITTING_NONE\x10\x01\x12 \n\x1cSENTENCE_SPLITTING_SENTENCES\x10\x02\x32\x98\x02\n\x12TranslationService\x12\x42\n\tTranslate\x12\x19.heed.v1.TranslateRequest\x1a\x1a.heed.v1.TranslateResponse\x12\x36\n\x05Score\x12\x15.heed.v1.ScoreRequest\x1a\x16.heed.v1.ScoreResponse\x12\x45\n\nListModels\x12\x1a.heed.v1.ListModelsRequest\x1a\x1b.heed.v1.ListModelsResponse\x12?\n\x08GetModel\x12\x18.heed.v1.GetModelRequest\x1a\x19.heed.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'heed.v1.translation_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SENTENCESPLITTING']._serialized_start=838
-  _globals['_SENTENCESPLITTING']._serialized_end=956
+  _globals['_PRIORITY']._serialized_start=1354
+  _globals['_PRIORITY']._serialized_end=1448
+  _globals['_SENTENCESPLITTING']._serialized_start=1450
+  _globals['_SENTENCESPLITTING']._serialized_end=1568
   _globals['_TRANSLATEREQUEST']._serialized_start=120
-  _globals['_TRANSLATEREQUEST']._serialized_end=474
-  _globals['_DOCUMENTCONTEXT']._serialized_start=476
-  _globals['_DOCUMENTCONTEXT']._serialized_end=545
-  _globals['_TRANSLATERESPONSE']._serialized_start=547
-  _globals['_TRANSLATERESPONSE']._serialized_end=642
-  _globals['_LISTMODELSREQUEST']._serialized_start=644
-  _globals['_LISTMODELSREQUEST']._serialized_end=663
-  _globals['_LISTMODELSRESPONSE']._serialized_start=665
-  _globals['_LISTMODELSRESPONSE']._serialized_end=717
-  _globals['_GETMODELREQUEST']._serialized_start=719
-  _globals['_GETMODELREQUEST']._serialized_end=785
-  _globals['_GETMODELRESPONSE']._serialized_start=787
-  _globals['_GETMODELRESPONSE']._serialized_end=836
-  _globals['_TRANSLATIONSERVICE']._serialized_start=959
-  _globals['_TRANSLATIONSERVICE']._serialized_end=1183
+  _globals['_TRANSLATEREQUEST']._serialized_end=536
+  _globals['_DOCUMENTCONTEXT']._serialized_start=538
+  _globals['_DOCUMENTCONTEXT']._serialized_end=607
+  _globals['_TRANSLATERESPONSE']._serialized_start=609
+  _globals['_TRANSLATERESPONSE']._serialized_end=732
+  _globals['_SCOREREQUEST']._serialized_start=735
+  _globals['_SCOREREQUEST']._serialized_end=1020
+  _globals['_SCOREPAIR']._serialized_start=1022
+  _globals['_SCOREPAIR']._serialized_end=1065
+  _globals['_SCORERESPONSE']._serialized_start=1067
+  _globals['_SCORERESPONSE']._serialized_end=1158
+  _globals['_LISTMODELSREQUEST']._serialized_start=1160
+  _globals['_LISTMODELSREQUEST']._serialized_end=1179
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1181
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1233
+  _globals['_GETMODELREQUEST']._serialized_start=1235
+  _globals['_GETMODELREQUEST']._serialized_end=1301
+  _globals['_GETMODELRESPONSE']._serialized_start=1303
+  _globals['_GETMODELRESPONSE']._serialized_end=1352
+  _globals['_TRANSLATIONSERVICE']._serialized_start=1571
+  _globals['_TRANSLATIONSERVICE']._serialized_end=1851
 # @@protoc_insertion_point(module_scope)

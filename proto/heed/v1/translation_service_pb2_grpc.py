@@ -39,6 +39,11 @@ class TranslationServiceStub:
                 request_serializer=heed_dot_v1_dot_translation__service__pb2.TranslateRequest.SerializeToString,
                 response_deserializer=heed_dot_v1_dot_translation__service__pb2.TranslateResponse.FromString,
                 _registered_method=True)
+        self.Score = channel.unary_unary(
+                '/heed.v1.TranslationService/Score',
+                request_serializer=heed_dot_v1_dot_translation__service__pb2.ScoreRequest.SerializeToString,
+                response_deserializer=heed_dot_v1_dot_translation__service__pb2.ScoreResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/heed.v1.TranslationService/ListModels',
                 request_serializer=heed_dot_v1_dot_translation__service__pb2.ListModelsRequest.SerializeToString,
@@ -56,6 +61,13 @@ class TranslationServiceServicer:
 
     def Translate(self, request, context):
         """Translates many texts in one call; one text that fails does not fail the others.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Score(self, request, context):
+        """Judges translations that are given: their tokens' log-probabilities, and what the model looks at when it reads them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -82,6 +94,11 @@ def add_TranslationServiceServicer_to_server(servicer, server):
                     servicer.Translate,
                     request_deserializer=heed_dot_v1_dot_translation__service__pb2.TranslateRequest.FromString,
                     response_serializer=heed_dot_v1_dot_translation__service__pb2.TranslateResponse.SerializeToString,
+            ),
+            'Score': grpc.unary_unary_rpc_method_handler(
+                    servicer.Score,
+                    request_deserializer=heed_dot_v1_dot_translation__service__pb2.ScoreRequest.FromString,
+                    response_serializer=heed_dot_v1_dot_translation__service__pb2.ScoreResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -121,6 +138,33 @@ class TranslationService:
             '/heed.v1.TranslationService/Translate',
             heed_dot_v1_dot_translation__service__pb2.TranslateRequest.SerializeToString,
             heed_dot_v1_dot_translation__service__pb2.TranslateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Score(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/heed.v1.TranslationService/Score',
+            heed_dot_v1_dot_translation__service__pb2.ScoreRequest.SerializeToString,
+            heed_dot_v1_dot_translation__service__pb2.ScoreResponse.FromString,
             options,
             channel_credentials,
             insecure,
