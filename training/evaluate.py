@@ -16,6 +16,7 @@ from service.bundle.errors import BundleError
 from service.bundle.manifest import Precision
 from service.bundle.repository import Bundle, Repository
 from service.bundle.tokenizer import EOS_ID, PAD_ID, TokenizedText
+from service.engine.decoding import GREEDY, Decoding
 from service.engine.engine import Engine, EngineSettings
 from service.engine.onnx_model import open_model
 from service.engine.sentence import Hypothesis, SentenceRequest
@@ -102,7 +103,7 @@ def _load(config: Config, models: Path) -> Bundle:
 
 
 def evaluate_texts(
-    config: Config, models: Path, limit: int, console: Console
+    config: Config, models: Path, limit: int, console: Console, decoding: Decoding = GREEDY
 ) -> dict[Precision, dict[str, TextScores]]:
     """Translate the test part of a corpus of files, each source once; print and return BLEU, chrF and exact match, in
     each precision that the bundle has. Raises TrainingError when the bundle is refused.
@@ -121,7 +122,7 @@ def evaluate_texts(
             references = with_references(one for one in examples if not language or one.annotation == language)
             if not references:
                 continue
-            found = translate_texts(bundle, list(references), precision, language)
+            found = translate_texts(bundle, list(references), precision, language, decoding)
             for name, score in score_by_length(found, references, lower_case).items():
                 part = f"to {language}, {name}" if language else name
                 scores[precision][part] = score
@@ -129,19 +130,25 @@ def evaluate_texts(
                 table.add_row(f"{precision}, {part}", str(score.sentences), *numbers)
                 signatures |= {score.bleu_signature, score.chrf_signature}
     console.print(table)
+    search = f"beam {decoding.beam_size}, length penalty {decoding.length_penalty:g}"
+    console.print("greedy search" if decoding.is_plain else search, highlight=False)
     for signature in sorted(signatures):
         console.print(signature, highlight=False, markup=False)
     return scores
 
 
 def translate_texts(
-    bundle: Bundle, texts: Sequence[str], precision: Precision = "fp32", target_language: str = ""
+    bundle: Bundle,
+    texts: Sequence[str],
+    precision: Precision = "fp32",
+    target_language: str = "",
+    decoding: Decoding = GREEDY,
 ) -> list[str]:
     """As the service does: sentence by sentence where the bundle says so."""
     most = bundle.manifest.limits.max_target_tokens
     parts = [parts_of(bundle, text, target_language=target_language) for text in texts]
     requests = [
-        SentenceRequest(tuple(bundle.encode_ids(part.of(text), target_language)), most)
+        SentenceRequest(tuple(bundle.encode_ids(part.of(text), target_language)), most, decoding=decoding)
         for text, of_text in zip(texts, parts, strict=True)
         for part in of_text
     ]

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from service.bundle.repository import Bundle
+from service.engine.decoding import Decoding
 from tests.conftest import BUNDLES
 from tests.make_bundles import tiny_config
 from training.config import Config, FileCorpus
@@ -49,6 +50,9 @@ def test_a_source_is_scored_once_against_all_its_references(letters: Bundle, tmp
     printed = console.export_text()
     assert "letters/1: 3 translations by people" in printed
     assert scores["all"].bleu_signature in printed
+    beam = Decoding(beam_size=3, length_penalty=1.0)
+    assert evaluate_texts(config, BUNDLES, 2, console, beam)["fp32"]["all"].sentences == 1
+    assert "beam 3, length penalty 1" in console.export_text()
     assert evaluate_texts(config, BUNDLES, 2, console)["fp32"]["all"].exact_match == 1.0
 
 
