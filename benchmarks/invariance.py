@@ -11,8 +11,9 @@ import numpy as np
 
 from benchmarks.measuring import shipped
 from service.engine.engine import Engine, EngineSettings
+from service.engine.hypothesis import Hypothesis
 from service.engine.onnx_model import OnnxModel
-from service.engine.sentence import Hypothesis, SentenceRequest
+from service.engine.sentence import SentenceRequest
 
 SENTENCES = 2000
 

@@ -19,7 +19,8 @@ from service.attention.words import Word, words_of
 from service.bundle.manifest import AlignmentEntry, AttentionMapEntry, AttentionVariant, Manifest
 from service.bundle.repository import Bundle
 from service.bundle.tokenizer import Token, TokenizedText
-from service.engine.sentence import FinishReason, Floats, Hypothesis, SentenceResult
+from service.engine.hypothesis import FinishReason, Floats, Hypothesis
+from service.engine.sentence import SentenceResult
 from service.errors import HeedError, InvalidFieldError, UnsupportedError
 from service.sentences import Span, readable_parts, rejoin
 

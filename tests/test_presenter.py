@@ -10,7 +10,8 @@ import pytest
 
 from service.bundle.manifest import AlignmentEntry, AttentionMapEntry, Manifest, MapKind
 from service.bundle.repository import Bundle
-from service.engine.sentence import FinishReason, Hypothesis, SentenceResult, Timings
+from service.engine.hypothesis import FinishReason, Hypothesis
+from service.engine.sentence import SentenceResult, Timings
 from service.errors import InvalidFieldError, UnsupportedError
 from service.presenter import AttentionRequest, MapChoice, Source, View, check_size, present, select_maps
 

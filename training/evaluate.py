@@ -18,8 +18,9 @@ from service.bundle.repository import Bundle, Repository
 from service.bundle.tokenizer import EOS_ID, PAD_ID, TokenizedText
 from service.engine.decoding import GREEDY, Decoding
 from service.engine.engine import Engine, EngineSettings
+from service.engine.hypothesis import Hypothesis
 from service.engine.onnx_model import open_model
-from service.engine.sentence import Hypothesis, SentenceRequest
+from service.engine.sentence import SentenceRequest
 from service.presenter import parts_of
 from service.sentences import rejoin
 from training.config import Config, FileCorpus

@@ -9,7 +9,6 @@ answer comes by a future.
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,20 +22,13 @@ from service.bundle.manifest import AttentionVariant, MapKind, Precision
 from service.bundle.tokenizer import EOS_ID, PAD_ID
 from service.engine.cores import available_cores
 from service.engine.errors import DeadlineError, EngineError, RuntimeFailureError, StoppedError
+from service.engine.hypothesis import FinishReason, Floats, Hypothesis
 from service.engine.observer import Observer, SilentObserver
 from service.engine.onnx_model import Array, EncodeOutput, OneShotOnnxModel, OnnxModel, StepOutput
 from service.engine.running_batch import RunningBatch
 from service.engine.scheduler import Load, Scheduler
-from service.engine.search import Search, StepRows, choose_greedily, choose_in_one_pass
-from service.engine.sentence import (
-    FinishReason,
-    Floats,
-    Hypothesis,
-    Sentence,
-    SentenceRequest,
-    SentenceResult,
-    Timings,
-)
+from service.engine.search import StepRows, choose_greedily, choose_in_one_pass
+from service.engine.sentence import Sentence, SentenceRequest, SentenceResult, Timings
 
 _log = logging.getLogger(__name__)
 _ENCODE_TOKENS = 4096  # padded source tokens that are encoded together at most
@@ -155,8 +147,6 @@ class Engine:
             try:
                 feeds = _padded(group, sentences=model.context_sentences)
                 encoded = model.encode(feeds, _widest_wish(group))
-                for sentence in group:
-                    sentence.search = Search(sentence.request.decoding, sentence.request.max_target_tokens)
                 batch.join(group, encoded)
             except Exception as error:  # whatever it is, the worker lives on and the sentences get an answer
                 self._retry_alone(group, error)
@@ -174,32 +164,34 @@ class Engine:
         try:
             output = model.decode_step(batch.feeds(), _widest_wish(sentences))
             tokens, log_probabilities = choose_greedily(output.logits)
-            batch.advance(output)
+            batch.advance(tokens, output)
         except Exception as error:  # as above
             self._retry_alone(sentences, error)
             return self._new_batch(model)
         self._observer.stepped(len(batch), self._clock() - started)
         spare: list[int] = []
         failed: dict[Sentence, EngineError] = {}
+        greedy = list(zip(tokens.tolist(), log_probabilities.tolist(), strict=True))
         for sentence in sentences:
-            search, rows = _search_of(sentence), sentence.rows
+            search, rows = sentence.search, sentence.rows
             try:
-                if sentence.request.decoding.is_plain:
-                    search.take(*_checked(tokens, log_probabilities, rows[0]), _attention_of(sentence, output, rows[0]))
-                    parents = [0] * len(search.live)
+                if search.is_plain:
+                    token, log_probability = greedy[rows[0]]
+                    wanted = sentence.request.attention != "none"
+                    search.take(token, log_probability, (output.attention, rows[0]) if wanted else None)
                 else:
                     parents = search.advance(_rows_of(model, sentence, output))
+                    spare += batch.go_on(sentence, parents, [node.token for node in search.live], output)
             except RuntimeFailureError as error:
                 failed[sentence] = error
-                continue
-            spare += batch.go_on(sentence, parents, [node.token for node in search.live], output)
         batch.settle(spare)
         for sentence in sentences:
             if sentence in failed:
                 batch.leave(sentence)
                 self._scheduler.release(sentence)
                 self._fail(sentence, failed[sentence], "failed")
-            elif not _search_of(sentence).live:
+            elif not sentence.search.live:
+                batch.leave(sentence)
                 self._scheduler.release(sentence)
                 self._finish(sentence, _hypotheses_of(sentence, model.map_kinds))
         return batch
@@ -354,24 +346,6 @@ def _widest_wish(sentences: Iterable[Sentence]) -> AttentionVariant:
     return "alignment" if covering or "alignment" in wishes else "none"
 
 
-def _search_of(sentence: Sentence) -> Search:
-    if sentence.search is None:
-        raise ValueError("the sentence has not joined a batch")
-    return sentence.search
-
-
-def _checked(tokens: Array, log_probabilities: Floats, row: int) -> tuple[int, float]:
-    """The row's token and its log-probability. Raises RuntimeFailureError."""
-    found = float(log_probabilities[row])
-    if not math.isfinite(found):
-        raise RuntimeFailureError("the model gave a logit that is no number")
-    return int(tokens[row]), found
-
-
-def _attention_of(sentence: Sentence, output: StepOutput, row: int) -> tuple[dict[str, Floats], int] | None:
-    return None if sentence.request.attention == "none" else (output.attention, row)
-
-
 def _rows_of(model: OnnxModel, sentence: Sentence, output: StepOutput) -> StepRows:
     """What a step gave for the hypotheses of one sentence."""
     wanted, rows = sentence.request.attention != "none", sentence.rows
@@ -385,7 +359,7 @@ def _rows_of(model: OnnxModel, sentence: Sentence, output: StepOutput) -> StepRo
 
 def _hypotheses_of(sentence: Sentence, kinds: Mapping[str, MapKind]) -> tuple[Hypothesis, ...]:
     found = []
-    for ended in _search_of(sentence).best():
+    for ended in sentence.search.best():
         path = ended.node.path()
         found.append(
             Hypothesis(

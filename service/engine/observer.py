@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from service.engine.sentence import FinishReason
+from service.engine.hypothesis import FinishReason
 
 
 class Observer(Protocol):

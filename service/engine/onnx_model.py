@@ -18,8 +18,8 @@ from service.bundle.errors import BundleError
 from service.bundle.manifest import AttentionVariant, GraphEntry, Precision, Role, TensorSpec
 from service.bundle.repository import Bundle
 from service.engine.errors import ProviderError, RuntimeFailureError
+from service.engine.hypothesis import Floats
 from service.engine.runtime import onnxruntime
-from service.engine.sentence import Floats
 
 Provider = Literal["auto", "cpu", "cuda"]
 Array = npt.NDArray[Any]

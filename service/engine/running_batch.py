@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from service.bundle.tokenizer import BOS_ID
 from service.engine.onnx_model import Array, EncodeOutput, GrowingAxis, StepOutput
@@ -149,12 +150,16 @@ class RunningBatch:
             feeds[name] = buffer[:rows]
         return feeds
 
-    def advance(self, output: StepOutput) -> None:
-        """Take the step's states; then ``go_on`` for every sentence, and ``settle``."""
+    def advance(self, tokens: npt.NDArray[np.int64], output: StepOutput) -> None:
+        """Take the step's states, and ``tokens`` (rows,) as the rows' last tokens.
+
+        Then ``go_on`` for every sentence whose search chose otherwise, and ``settle``.
+        """
         rows = len(self)
         for name, values in output.state.items():
             self._state[name][:rows] = values
         self._positions[:rows] += 1
+        self._tokens[:rows, 0] = tokens
 
     def go_on(self, sentence: Sentence, parents: Sequence[int], tokens: Sequence[int], output: StepOutput) -> list[int]:
         """Give the hypotheses of a sentence their rows: number i goes on from the one that was ``parents[i]`` and has

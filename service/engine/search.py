@@ -27,13 +27,15 @@ import numpy.typing as npt
 from service.bundle.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from service.engine.decoding import Decoding, Sampling
 from service.engine.errors import RuntimeFailureError
-from service.engine.sentence import FinishReason, Floats
+from service.engine.hypothesis import FinishReason, Floats
 
 #: Tokens that no translation holds, however likely the model finds them, unless a prefix says them.
 NEVER_CHOSEN = [PAD_ID, BOS_ID, UNK_ID]
 #: Places of a one-shot model that hold nothing are padding.
 NEVER_CHOSEN_IN_ONE_PASS = [BOS_ID, UNK_ID]
 _LEAST_COVERAGE = 1e-6  # of a source token that nothing looked at: its logarithm must be a number
+
+_NO_NUMBER = "the model gave a logit that is no number"
 
 Scores = npt.NDArray[np.float64]
 
@@ -131,6 +133,8 @@ class Search:
     def __init__(self, decoding: Decoding, most_tokens: int) -> None:
         """``most_tokens``: the length at which a hypothesis is ended, `</s>` counted. At least 1."""
         self._decoding = decoding
+        #: Greedy search and nothing else, which a whole batch does at once: it is driven by ``take``.
+        self.is_plain = decoding.is_plain
         self._most = most_tokens
         self._generators = [] if decoding.sampling is None else _generators(decoding.sampling, decoding.hypotheses)
         #: Those under way; the engine decodes one row for each.
@@ -184,6 +188,8 @@ class Search:
 
     def take(self, token: int, log_probability: float, attention: tuple[dict[str, Floats], int] | None) -> None:
         """The same for plain greedy search, whose token was chosen for a whole batch at once."""
+        if not math.isfinite(log_probability):
+            raise RuntimeFailureError(_NO_NUMBER)
         parent = self.live[0]
         node = Node(parent, token, log_probability, parent.score + log_probability, attention)
         self.live = [] if self._end(node) else [node]
@@ -313,5 +319,5 @@ def _log_softmax(logits: Scores) -> Scores:
     shifted: Scores = logits - logits.max(axis=-1, keepdims=True)
     found: Scores = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     if not np.isfinite(found).all():
-        raise RuntimeFailureError("the model gave a logit that is no number")
+        raise RuntimeFailureError(_NO_NUMBER)
     return found

@@ -5,25 +5,11 @@ from __future__ import annotations
 import enum
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-import numpy as np
-import numpy.typing as npt
 
 from service.bundle.manifest import AttentionVariant
 from service.engine.decoding import GREEDY, Decoding
-
-if TYPE_CHECKING:
-    from service.engine.search import Search
-
-Floats = npt.NDArray[np.float32]
-
-
-class FinishReason(enum.Enum):
-    """Why a hypothesis ended."""
-
-    END_OF_SENTENCE = "end_of_sentence"
-    LENGTH = "length"
+from service.engine.hypothesis import Floats, Hypothesis
+from service.engine.search import Search
 
 
 class Priority(enum.Enum):
@@ -62,24 +48,6 @@ class SentenceRequest:
 
 
 @dataclass(frozen=True)
-class Hypothesis:
-    """One translation.
-
-    ``target_ids`` end in `</s>` unless the length limit came first; those of a one-shot model are all of its places,
-    `<pad>` and `</s>` wherever it put them. ``log_probabilities`` (target_length,) float32 in nats; ``attention`` by
-    map name (target_length, heads, source_length) float32, both in the map's units, empty when it was not asked for;
-    over the context (target_length, heads, tokens of its sentences one after another) or (…, sentences). ``score``
-    ranks it among the others (``service.engine.search``).
-    """
-
-    target_ids: tuple[int, ...]
-    log_probabilities: Floats
-    attention: dict[str, Floats]
-    finish_reason: FinishReason
-    score: float = 0.0
-
-
-@dataclass(frozen=True)
 class Timings:
     """Where a sentence's time went, in seconds."""
 
@@ -111,9 +79,12 @@ class Sentence:
     alone: bool = False  # to be run by itself, because a batch it was in has failed
     started: float = 0.0
     encoded: float = 0.0
-    search: Search | None = None  # once it has joined a batch
+    search: Search = field(init=False)
     rows: list[int] = field(default_factory=list)
     encoder_attention: dict[str, Floats] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.restart()
 
     @property
     def cost_tokens(self) -> int:
@@ -123,18 +94,18 @@ class Sentence:
     @property
     def wanted_rows(self) -> int:
         """Rows that it may come to take at once."""
-        return self.request.decoding.rows if self.search is None else self.search.rows
+        return self.search.rows
 
     @property
     def steps(self) -> int:
         """Tokens that were written so far, of one hypothesis."""
-        return 0 if self.search is None else self.search.steps
+        return self.search.steps
 
     def expired(self, now: float) -> bool:
         return self.request.deadline is not None and now >= self.request.deadline
 
     def restart(self) -> None:
         """Forget what was decoded, to begin again."""
-        self.search = None
+        self.search = Search(self.request.decoding, self.request.max_target_tokens)
         self.rows.clear()
         self.encoder_attention = {}

@@ -10,7 +10,8 @@ from service.attention.words import Word
 from service.bundle.manifest import AlignmentEntry, AttentionMapEntry, Manifest
 from service.bundle.tokenizer import Token
 from service.decoding import DecodingRequest, SamplingRequest
-from service.engine.sentence import FinishReason, Priority
+from service.engine.hypothesis import FinishReason
+from service.engine.sentence import Priority
 from service.errors import HeedError, InvalidFieldError
 from service.presenter import (
     AttentionRequest,

@@ -17,8 +17,9 @@ from service.bundle.manifest import Provenance
 from service.bundle.repository import load_bundle
 from service.bundle.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from service.engine.engine import Engine, EngineSettings
+from service.engine.hypothesis import Hypothesis
 from service.engine.onnx_model import OnnxModel, open_model
-from service.engine.sentence import Hypothesis, SentenceRequest
+from service.engine.sentence import SentenceRequest
 from tests.conftest import BUNDLES
 from tests.make_bundles import tiny_config, tiny_model
 from training.config import (

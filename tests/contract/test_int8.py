@@ -14,8 +14,9 @@ from service.bundle.manifest import Manifest, Precision, Provenance
 from service.bundle.repository import Repository, load_bundle
 from service.bundle.tokenizer import EOS_ID, UNK_ID
 from service.engine.engine import Engine, EngineSettings
+from service.engine.hypothesis import Hypothesis
 from service.engine.onnx_model import open_model
-from service.engine.sentence import Hypothesis, SentenceRequest
+from service.engine.sentence import SentenceRequest
 from service.metrics import Metrics
 from service.registry import ModelRegistry
 from tests.make_bundles import tiny_config, tiny_model

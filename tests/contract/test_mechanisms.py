@@ -18,10 +18,11 @@ from service.bundle.manifest import AttentionMapEntry, AttentionVariant, Role
 from service.bundle.repository import Bundle, load_bundle
 from service.bundle.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from service.engine.engine import Engine, EngineSettings
+from service.engine.hypothesis import Floats, Hypothesis
 from service.engine.observer import SilentObserver
 from service.engine.onnx_model import Array, OnnxModel
 from service.engine.search import NEVER_CHOSEN
-from service.engine.sentence import Floats, Hypothesis, SentenceRequest
+from service.engine.sentence import SentenceRequest
 from tests.make_bundles import make, tiny_model
 from training import graphs
 from training.config import AttentionName, ModelConfig, RecurrentConfig, TransformerConfig

@@ -17,8 +17,9 @@ from service.bundle.repository import Bundle, Repository
 from service.bundle.tokenizer import EOS_ID
 from service.engine.engine import _ENCODE_TOKENS, Engine, EngineSettings, _encode_groups, _padded
 from service.engine.errors import QueueFullError
+from service.engine.hypothesis import Hypothesis
 from service.engine.onnx_model import GrowingAxis, OnnxModel
-from service.engine.sentence import Hypothesis, Sentence, SentenceRequest
+from service.engine.sentence import Sentence, SentenceRequest
 from tests.conftest import FAMILIES
 
 SENTENCES = 3

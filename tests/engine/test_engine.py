@@ -15,8 +15,9 @@ from service.bundle.repository import Bundle
 from service.bundle.tokenizer import EOS_ID
 from service.engine.engine import Engine, EngineSettings
 from service.engine.errors import DeadlineError, QueueFullError, RuntimeFailureError, StoppedError
+from service.engine.hypothesis import FinishReason, Hypothesis
 from service.engine.onnx_model import OnnxModel
-from service.engine.sentence import FinishReason, Hypothesis, SentenceRequest
+from service.engine.sentence import SentenceRequest
 from tests.engine.fake_model import FORBIDDEN, POISON, UNFORESEEN, CopyModel, copying
 
 TOLERANCE = 1e-5

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from service.bundle.repository import Repository
 from service.bundle.tokenizer import EOS_ID
 from service.engine.engine import Engine, EngineSettings
+from service.engine.hypothesis import Hypothesis
 from service.engine.onnx_model import OnnxModel
-from service.engine.sentence import Hypothesis, SentenceRequest
+from service.engine.sentence import SentenceRequest
 from tests.conftest import FAMILIES
 
 NAMES = ("transformer", "bottleneck")

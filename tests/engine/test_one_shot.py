@@ -16,8 +16,9 @@ from service.bundle.repository import Bundle
 from service.bundle.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from service.engine.engine import Engine, EngineSettings
 from service.engine.errors import DeadlineError, RuntimeFailureError, StoppedError
+from service.engine.hypothesis import FinishReason
 from service.engine.onnx_model import Array, OneShotOnnxModel, OneShotOutput, open_model
-from service.engine.sentence import FinishReason, SentenceRequest
+from service.engine.sentence import SentenceRequest
 from tests.engine.fake_model import FORBIDDEN, POISON, UNFORESEEN, VOCABULARY, copying
 
 LENGTH = 12

@@ -100,7 +100,7 @@ def test_hypotheses_keep_their_own_memory_and_state_through_joins_forks_and_leav
             noise = np.array([generator.randrange(1, 1000) for _ in range(len(batch))], np.float32)
             after = {name: _plus(batch.feeds()[name], noise) for name in ("state_s", "state_w", "state_c")}
             output = StepOutput(np.zeros((len(batch), 1), np.float32), {}, after)
-            batch.advance(output)
+            batch.advance(np.full(len(batch), 63), output)
             spare = []
             for sentence in batch.sentences:
                 steps[sentence] += 1

@@ -16,8 +16,8 @@ from hypothesis.extra import numpy as hnp
 from service.bundle.tokenizer import EOS_ID, UNK_ID
 from service.engine.decoding import MOST_ROWS, Decoding, Sampling
 from service.engine.errors import RuntimeFailureError
+from service.engine.hypothesis import FinishReason, Floats
 from service.engine.search import NEVER_CHOSEN, Ended, Search, StepRows, choose_greedily, draw
-from service.engine.sentence import FinishReason, Floats
 
 VOCABULARY, WORDS, MOST = 6, (4, 5), 5
 #: All that two words can make in five tokens fits a beam: 15 that end early, 16 times 3 that have four words.
