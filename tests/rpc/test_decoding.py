@@ -144,7 +144,8 @@ async def test_requests_with_different_options_run_in_one_batch(stub: Translatio
     before = value(server, "heed_decode_batch_rows_count", model=MODEL)
     with Held(server, MODEL):
         calls = [asyncio.ensure_future(stub.Translate(one)) for one in requests]
-        await until(lambda: value(server, "heed_requests_waiting", model=MODEL) >= 3)
+        names = ("heed_requests_waiting", "heed_requests_running")
+        await until(lambda: sum(value(server, name, model=MODEL) for name in names) == len(requests))
     together = [written(await call) for call in calls]
     for one, other in zip(alone, together, strict=True):
         for wanted, found in zip(one[0], other[0], strict=True):
