@@ -168,7 +168,10 @@ class TokenizerConfig(_Section):
 
 
 class TokenizersConfig(_Section):
-    """One for each side; ``shared``: one for both, trained on the text of both, which then have the same settings."""
+    """One for each side; ``shared``: one for both, trained on the text of both, which then have the same settings.
+
+    ``sampling`` is of the training alone, and each side's own.
+    """
 
     source: TokenizerConfig
     target: TokenizerConfig
@@ -176,9 +179,15 @@ class TokenizersConfig(_Section):
 
     @model_validator(mode="after")
     def _check_shared(self) -> TokenizersConfig:
-        if self.shared and self.source != self.target:
-            raise ValueError("a shared tokenizer needs the same settings on both sides")
+        source, target = self.trained
+        if self.shared and source != target:
+            raise ValueError("a shared tokenizer needs the same settings on both sides, but for sampling")
         return self
+
+    @property
+    def trained(self) -> tuple[TokenizerConfig, TokenizerConfig]:
+        """What the source's and the target's tokenizer hang on."""
+        return self.source.model_copy(update={"sampling": 0.0}), self.target.model_copy(update={"sampling": 0.0})
 
 
 ScoreName = Literal["additive", "concat", "dot", "scaled_dot", "general", "location", "cosine", "kernel"]

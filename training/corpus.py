@@ -113,7 +113,8 @@ class Corpus:
 
     def has_tokenizers_of(self, config: Config) -> bool:
         """Were they made as this config says?"""
-        return TokenizersConfig.model_validate(self._done["prepared_from"]["tokenizers"]) == config.tokenizers
+        there = TokenizersConfig.model_validate(self._done["prepared_from"]["tokenizers"])
+        return (there.trained, there.shared) == (config.tokenizers.trained, config.tokenizers.shared)
 
     @property
     def hashes(self) -> dict[str, str]:

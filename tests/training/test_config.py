@@ -638,9 +638,15 @@ def test_a_tokenizer_has_what_its_kind_has(tmp_path: Path, side: dict[str, Any],
     assert told in message
 
 
+def test_the_sides_of_a_shared_tokenizer_are_sampled_each_for_itself(tmp_path: Path) -> None:
+    source, target = ({"kind": "unigram", "vocabulary_size": 90, "sampling": alpha} for alpha in (0.5, 0.0))
+    config = load_config(changed(tmp_path, "tokenizers", {"source": source, "target": target, "shared": True}))
+    assert (config.tokenizers.source.sampling, config.tokenizers.target.sampling) == (0.5, 0.0)
+
+
 def test_a_shared_tokenizer_has_one_setting(tmp_path: Path) -> None:
     tokenizers = {"source": {"kind": "word"}, "target": {"kind": "char"}, "shared": True}
-    told = "a shared tokenizer needs the same settings on both sides"
+    told = "a shared tokenizer needs the same settings on both sides, but for sampling"
     assert told in refusal(changed(tmp_path, "tokenizers", tokenizers))
 
 
