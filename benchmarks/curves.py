@@ -27,7 +27,7 @@ def draw_curves(
     scale = math.log10 if logarithmic else float
     xs = [x for curve in curves for x, _ in curve.points]
     ys = [scale(y) for curve in curves for _, y in curve.points]
-    low, high = (math.floor(min(ys)), math.ceil(max(ys))) if logarithmic else (min(0.0, *ys), max(ys))
+    low, high = (math.floor(min(ys)), math.ceil(max(ys))) if logarithmic else _round_ends(min(0.0, *ys), max(ys))
     plot_width, plot_height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
 
     def place(x: float, y: float) -> tuple[float, float]:
@@ -66,7 +66,19 @@ def draw_curves(
 def _ticks(low: float, high: float, logarithmic: bool) -> list[float]:
     if logarithmic:
         return [10.0**power for power in range(int(low), int(high) + 1)]
-    return [low + (high - low) * step / 5 for step in range(6)]
+    step = _step(high - low)
+    return [low + step * number for number in range(round((high - low) / step) + 1)]
+
+
+def _step(span: float) -> float:
+    """1, 2 or 5 times a power of ten, so that there are five to ten steps."""
+    power = 10.0 ** math.floor(math.log10(span / 5))
+    return next(power * factor for factor in (1, 2, 5, 10) if span / (power * factor) <= 10)
+
+
+def _round_ends(low: float, high: float) -> tuple[float, float]:
+    step = _step(high - low)
+    return math.floor(low / step) * step, math.ceil(high / step) * step
 
 
 def _text(x: float, y: float, label: str, anchor: str) -> str:

@@ -29,7 +29,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Translate text and see what the model looked at.\n\n"
-    'Example: `heed serve` in one terminal, `heed translate "9 May 2018" --attention word` in another.',
+    'Example: `heed serve` in one terminal, `heed translate "Guten Morgen!" --attention word` in another.',
 )
 _PADDING = "∅"  # a one-shot model has a column for every place of its padding
 _LINES_PER_CALL = 64
@@ -195,7 +195,7 @@ def translate(
 ) -> None:
     """Translate texts, one line out for each. A text that fails is told on standard error; the status is then 1.
 
-    Examples: heed translate "9 May 2018" --attention word; cat dates.txt | heed translate - --beam 4
+    Examples: heed translate "Guten Morgen!" --attention word; cat lines.txt | heed translate - --beam 4
     """
     decoding = translation_pb2.DecodingOptions(
         max_output_tokens=max_tokens,

@@ -1,7 +1,7 @@
 """The Python client: one channel with retries, health checks and a default deadline.
 
     with Client("127.0.0.1:50051") as client:
-        reply = client.translate(["9 May 2018"], attention=ATTENTION_VIEW_WORD)
+        reply = client.translate(["Guten Morgen!"], attention=ATTENTION_VIEW_WORD)
 
 Needs nothing of the engine: grpc, protobuf and numpy only.
 """

@@ -11,9 +11,10 @@ import pytest
 from benchmarks import sandglass_maps
 from benchmarks.dates_as_written import area_under_curve, nonsense_area, translate, written
 from benchmarks.measuring import shipped
-from service.bundle.repository import Repository
+from service.bundle.manifest import Precision
+from service.bundle.repository import Bundle, Repository
 from training.config import load_config
-from training.evaluate import judge_ambiguity, score_examples
+from training.evaluate import judge_ambiguity, score_examples, translate_texts
 from training.tasks import TASKS
 
 ROOT = Path(__file__).parents[2]
@@ -88,5 +89,79 @@ def test_sandglass_maps_have_their_signatures() -> None:
         assert sandglass_maps.column_difference(judged, name) < 1e-6
 
 
-def test_dates_answers_when_nothing_is_named() -> None:
-    assert Repository(ROOT / "exported").settings.default_model == "dates"
+# --- languages -------------------------------------------------------------------------------------------------------
+
+TRANSLATORS = ("tatoeba-de-en", "tatoeba-en-de")
+HARD = [
+    "Привет, как дела?",
+    "こんにちは",
+    "שלום",
+    "😀",
+    "Ich liebe dich 😀❤️",
+    "DAS IST SEHR WICHTIG!",
+    "12345",
+    "Am 24. Dezember um 18:30 Uhr kosten 2.500 Stück 1.234,56 €.",
+    "»Nein«, rief Jürgen, »niemals!«",
+    "https://example.com/a?b=c",
+    "...",
+    "a",
+    "e\u0301 \u200b \u00a0x",
+]
+
+
+@pytest.fixture(scope="module")
+def translators() -> dict[str, Bundle]:
+    repository = Repository(ROOT / "exported")
+    return {name: repository.load(name, max(repository.versions()[name])) for name in TRANSLATORS}
+
+
+def test_german_is_translated_when_nothing_is_named() -> None:
+    assert Repository(ROOT / "exported").settings.default_model == "tatoeba-de-en"
+
+
+def test_language_codes_tell_the_shipped_models_apart() -> None:
+    repository = Repository(ROOT / "exported")
+    pairs = [
+        (source, target)
+        for name, versions in repository.versions().items()
+        for manifest in [repository.load(name, max(versions)).manifest]
+        for source in manifest.source_languages
+        for target in manifest.target_languages
+    ]
+    assert {("de", "en"), ("en", "de")} <= set(pairs)
+    assert len(pairs) - len(set(pairs)) == 1  # reverse and reverse-transformer are two models of one task
+
+
+def test_what_is_shipped_is_small_and_says_whose_text_it_learned_from(translators: dict[str, Bundle]) -> None:
+    sizes = [entry.size_bytes for bundle in translators.values() for entry in bundle.manifest.files.values()]
+    assert sum(sizes) < 120 * 10**6
+    for bundle in translators.values():
+        assert bundle.manifest.license == "CC-BY-2.0-FR"
+        assert "Tatoeba" in bundle.manifest.attribution[0]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_plain_sentences_are_translated(translators: dict[str, Bundle], precision: Precision) -> None:
+    german = ["Wo ist der Bahnhof?", "Die Kinder spielen im Garten.", "Ich habe Hunger."]
+    english = ["Where is the station?", "The children are playing in the garden.", "I'm hungry."]
+    assert translate_texts(translators["tatoeba-de-en"], german, precision) == english
+    assert translate_texts(translators["tatoeba-en-de"], english, precision) == german
+
+
+@pytest.mark.parametrize("name", TRANSLATORS)
+def test_whatever_is_sent_something_comes_back(translators: dict[str, Bundle], name: str) -> None:
+    for text, translation in zip(HARD, translate_texts(translators[name], HARD), strict=True):
+        assert translation.strip(), text
+
+
+def test_numbers_alone_are_kept(translators: dict[str, Bundle]) -> None:
+    for bundle in translators.values():
+        assert translate_texts(bundle, ["12345"]) == ["12345"]
+
+
+def test_every_sentence_of_a_long_paragraph_is_translated(translators: dict[str, Bundle]) -> None:
+    sentences = (ROOT / "docs" / "everyday" / "de.txt").read_text(encoding="utf-8").splitlines()
+    bundle, paragraph = translators["tatoeba-de-en"], " ".join(sentences)
+    assert len(paragraph.split()) >= 300
+    (translation,) = translate_texts(bundle, [paragraph])
+    assert translation == " ".join(translate_texts(bundle, sentences))

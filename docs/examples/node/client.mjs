@@ -1,7 +1,7 @@
 // A client of Heed from the .proto files alone: no generated code.
 //
 //   npm install
-//   node client.mjs 127.0.0.1:50051 "9 May 2018"
+//   node client.mjs 127.0.0.1:50051 "Guten Morgen!"
 //
 // Prints the translation, its links, and the greatest weight of each row of the token matrix; then shows an error's
 // details. Set HEED_PROTO when this folder is not inside the repository.
@@ -45,7 +45,7 @@ function unpack(matrix) {
   );
 }
 
-const contents = texts.length ? texts : ['9 May 2018'];
+const contents = texts.length ? texts : ['Guten Morgen!'];
 const reply = await call('translate', { contents, attention: { view: 'ATTENTION_VIEW_TOKEN' } });
 reply.translations.forEach((translation, place) => {
   if (translation.status.code !== 0) {
