@@ -108,7 +108,7 @@ def serve(
         int, typer.Option(envvar="HEED_THREADS_PER_WORKER", help="onnxruntime threads of each worker.")
     ] = _DEFAULTS.threads_per_worker,
     rows_per_worker: Annotated[
-        int, typer.Option(envvar="HEED_ROWS_PER_WORKER", help="Sentences decoded together by a worker, at most.")
+        int, typer.Option(envvar="HEED_ROWS_PER_WORKER", help="Hypotheses decoded together by a worker, at most.")
     ] = _DEFAULTS.rows_per_worker,
     queue_tokens: Annotated[
         int, typer.Option(envvar="HEED_QUEUE_TOKENS", help="Tokens waiting and running of each model, at most.")
@@ -174,14 +174,17 @@ def translate(
     ] = None,
     beam: Annotated[int | None, typer.Option(help="Beam search with so many hypotheses; 1 is greedy.")] = None,
     hypotheses: Annotated[
-        int | None, typer.Option(help="Print so many, best first, each as SCORE, a tab and its text.")
+        int | None,
+        typer.Option(help="Of a text of one sentence so many, best first: SCORE, a tab, its text."),
     ] = None,
     length_penalty: Annotated[float | None, typer.Option(help="0 the likeliest, 1 the likeliest by token.")] = None,
     coverage_penalty: Annotated[float | None, typer.Option(help="For source words that nothing looked at.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Draw tokens instead: below 1 the likelier.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Draw from the so many likeliest tokens.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Draw from the likeliest that have this probability.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the draws: the same gives the same.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the draws: the same gives the same. Each 64 lines begin with it.")
+    ] = None,
     prefix: Annotated[str, typer.Option(help="What every translation begins with.")] = "",
     min_tokens: Annotated[int | None, typer.Option(help="The least tokens of a translation.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="The most tokens of a translation.")] = None,
@@ -197,20 +200,25 @@ def translate(
 
     Examples: heed translate "Guten Morgen!" --attention word; cat lines.txt | heed translate - --beam 4
     """
-    decoding = translation_pb2.DecodingOptions(
-        max_output_tokens=max_tokens,
-        min_output_tokens=min_tokens,
-        beam_size=beam,
-        hypotheses=hypotheses,
-        length_penalty=length_penalty,
-        coverage_penalty=coverage_penalty,
-        repetition_penalty=repetition_penalty,
-        no_repeat_ngram_size=no_repeat_ngram,
-        suppressed_pieces=suppress or (),
-    )
+    if not all(map(_is_utf8, (prefix, *(suppress or ())))):
+        raise CommandError("--prefix and --suppress: not valid UTF-8")
     drawn = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
-    if any(value is not None for value in drawn.values()):
-        decoding.sampling.CopyFrom(translation_pb2.SamplingOptions(**drawn))  # type: ignore[arg-type]
+    try:
+        decoding = translation_pb2.DecodingOptions(
+            max_output_tokens=max_tokens,
+            min_output_tokens=min_tokens,
+            beam_size=beam,
+            hypotheses=hypotheses,
+            length_penalty=length_penalty,
+            coverage_penalty=coverage_penalty,
+            repetition_penalty=repetition_penalty,
+            no_repeat_ngram_size=no_repeat_ngram,
+            suppressed_pieces=suppress or (),
+        )
+        if any(value is not None for value in drawn.values()):
+            decoding.sampling.CopyFrom(translation_pb2.SamplingOptions(**drawn))  # type: ignore[arg-type]
+    except ValueError as error:  # a number that the wire cannot hold
+        raise CommandError(f"an option is out of range: {error}") from error
     before = deque[str](maxlen=_SENTENCES_BEFORE)  # those that were translated
     if maps and attention is None:
         raise CommandError("--map: needs --attention beside it")
@@ -254,6 +262,8 @@ def score(
 
     Example: heed score "9 May 2018" "2018-05-09" --model dates
     """
+    if not (_is_utf8(source) and _is_utf8(target)):
+        raise CommandError("not valid UTF-8")
     view = None if attention is None else _VIEWS[attention]
     with Client(address, timeout) as client:
         reply = client.score([(source, target)], model, source_language, target_language, view)

@@ -9,13 +9,17 @@ import math
 import secrets
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from service.bundle.manifest import Manifest
 from service.bundle.repository import Bundle
-from service.bundle.tokenizer import EOS_ID
+from service.bundle.tokenizer import EOS_ID, UNK_ID
 from service.engine.decoding import MOST_ROWS, Decoding, Sampling
 from service.errors import InvalidFieldError, UnsupportedError
 
-_MOST_PENALTY = 100.0
+_MOST_PENALTY = 10.0
+_LEAST_TEMPERATURE, _MOST_TEMPERATURE = 0.01, 100.0
+_SHOWN = 40  # characters of a piece in a message
 _SEEDS = 2**63
 
 
@@ -66,10 +70,10 @@ def check_decoding(request: DecodingRequest, manifest: Manifest, most_rows: int)
     _check_range("hypotheses", request.hypotheses, 1, most_hypotheses)
     _check_range("length_penalty", request.length_penalty, 0.0, _MOST_PENALTY)
     _check_range("coverage_penalty", request.coverage_penalty, 0.0, _MOST_PENALTY)
-    _check_range("repetition_penalty", request.repetition_penalty, 1 / _MOST_PENALTY, _MOST_PENALTY)
+    _check_range("repetition_penalty", request.repetition_penalty, 0.1, _MOST_PENALTY)
     _check_range("no_repeat_ngram_size", request.no_repeat_ngram_size, 0, limit)
     if (sampling := request.sampling) is not None:
-        _check_range("sampling.temperature", sampling.temperature, 1 / _MOST_PENALTY, _MOST_PENALTY)
+        _check_range("sampling.temperature", sampling.temperature, _LEAST_TEMPERATURE, _MOST_TEMPERATURE)
         _check_range("sampling.top_k", sampling.top_k, 0, 2**31 - 1)
         _check_range("sampling.top_p", sampling.top_p, 1e-6, 1.0)
         if request.beam_size != 1:
@@ -91,18 +95,28 @@ def check_decoding(request: DecodingRequest, manifest: Manifest, most_rows: int)
 
 
 def _check_range(field: str, value: float, least: float, most: float, says: str = "allowed are") -> None:
-    if not (math.isfinite(value) and least <= value <= most):
-        raise InvalidFieldError(f"decoding.{field}", f"{value:g}; {says} {least:g} to {most:g}")
+    """The wire's fractions are float32: so are the bounds that they are held against."""
+    if isinstance(value, int):
+        allowed, found, bounds = least <= value <= most, f"{value}", f"{least:.0f} to {most:.0f}"
+    else:
+        allowed = math.isfinite(value) and bool(np.float32(least) <= np.float32(value) <= np.float32(most))
+        found, bounds = f"{value:.9g}", f"{least:g} to {most:g}"
+    if not allowed:
+        raise InvalidFieldError(f"decoding.{field}", f"{found}; {says} {bounds}")
 
 
 def suppressed_ids(request: DecodingRequest, bundle: Bundle) -> frozenset[int]:
     """Raises InvalidFieldError for a piece that the vocabulary has not, or that a translation needs to end."""
-    found = set[int]()
+    found, most = set[int](), bundle.target_tokenizer.vocabulary_size
+    if len(request.suppressed_pieces) > most:
+        raise InvalidFieldError(
+            "decoding.suppressed_pieces", f"{len(request.suppressed_pieces)}; the vocabulary has {most}"
+        )
     for place, piece in enumerate(request.suppressed_pieces):
         identity = bundle.target_tokenizer.piece_id(piece)
         field = f"decoding.suppressed_pieces[{place}]"
         if identity is None:
-            raise InvalidFieldError(field, f"{piece!r} is no piece of {bundle.label}'s target vocabulary")
+            raise InvalidFieldError(field, f"{piece[:_SHOWN]!r} is no piece of {bundle.label}'s target vocabulary")
         if identity == EOS_ID:
             raise InvalidFieldError(field, f"{piece!r} ends a translation: set decoding.min_output_tokens")
         found.add(identity)
@@ -112,18 +126,17 @@ def suppressed_ids(request: DecodingRequest, bundle: Bundle) -> frozenset[int]:
 def prefix_ids(prefix: str, field: str, bundle: Bundle, most: int, whole: bool = False) -> tuple[int, ...]:
     """The tokens of a translation's beginning, or of a ``whole`` one, `</s>` last.
 
-    Raises InvalidFieldError where there is no room for it and what follows.
+    Raises InvalidFieldError where there is no room for it and what follows, and for what the model cannot write.
     """
-    ids = bundle.target_tokenizer.encode_ids(prefix)
-    ids = ids if whole else ids[:-1]
-    if len(ids) > (most if whole else most - 1):
-        raise InvalidFieldError(
-            field,
-            f"{len(ids)} tokens; {bundle.label} may write {most}",
-            "TEXT_TOO_LONG",
-            limit=str(most),
-        )
-    return tuple(ids)
+    tokens = bundle.target_tokenizer.encode(prefix).tokens
+    tokens, room = (tokens, most) if whole else (tokens[:-1], most - 1)
+    if len(tokens) > room:
+        raise InvalidFieldError(field, f"{len(tokens)} tokens; {room} are allowed", "TEXT_TOO_LONG", limit=str(room))
+    for token in tokens:
+        if token.id == UNK_ID:
+            unknown = prefix[token.begin : token.end][:_SHOWN]
+            raise InvalidFieldError(field, f"{unknown!r} is not in {bundle.label}'s target vocabulary")
+    return tuple(token.id for token in tokens)
 
 
 def to_decoding(

@@ -173,9 +173,10 @@ class Translator:
         """A full queue is answered before any work is done for the answer. A text has at least two source tokens."""
         load = model.engine.load()
         rows = max(request.decoding.beam_size, request.decoding.hypotheses)
-        wanted = len(request.texts) * (2 + rows * _output_limit(request, model))
-        if load.held_tokens and load.held_tokens + wanted > load.limit_tokens:
-            raise self._overloaded(QueueFullError(wanted, load.held_tokens, load.limit_tokens))
+        target = 2 if request.targets is not None else rows * _output_limit(request, model)
+        wanted = len(request.texts) * (2 + target)
+        if load.held_tokens + wanted > load.limit_tokens:
+            raise self._overloaded(request, QueueFullError(wanted, load.held_tokens, load.limit_tokens))
 
     async def _tokenize(self, request: TranslateRequest, model: ServedModel) -> list[_Passage | HeedError]:
         """A wrong text is an outcome of its own, not an end of the request."""
@@ -278,7 +279,7 @@ class Translator:
         requests = [
             SentenceRequest(
                 tuple(source.text.ids),
-                limit,
+                limit if request.targets is None else len(decoding.prefix_ids),
                 wish,
                 request.deadline,
                 tuple(tuple(sentence.ids) for sentence in source.context),
@@ -290,7 +291,7 @@ class Translator:
         try:
             futures = model.engine.submit(requests)
         except QueueFullError as error:
-            raise self._overloaded(error) from error
+            raise self._overloaded(request, error) from error
         except StoppedError as error:
             raise UnavailableError("DRAINING", "the server is shutting down", retry_seconds=1.0) from error
         self._metrics.sentences.labels(model.name, str(model.version)).inc(len(requests))
@@ -298,10 +299,11 @@ class Translator:
         answers = await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
         return [self._engine_outcome(answer) for answer in answers]
 
-    def _overloaded(self, error: QueueFullError) -> HeedError:
+    def _overloaded(self, request: TranslateRequest, error: QueueFullError) -> HeedError:
         if error.wanted_tokens > error.limit_tokens:
             return InvalidFieldError(
-                "contents", f"{error.wanted_tokens} tokens in all; the server holds {error.limit_tokens} at most"
+                "contents" if request.targets is None else "pairs",
+                f"{error.wanted_tokens} tokens in all; the server holds {error.limit_tokens} at most",
             )
         self._metrics.shed.labels("queue_full").inc()
         return OverloadedError(
@@ -334,14 +336,18 @@ class Translator:
         result: SentenceResult,
     ) -> Translated:
         labels = (model.name, str(model.version))
-        for hypothesis in result.hypotheses[:1]:
+        for hypothesis in result.hypotheses[:1] if request.targets is None else ():
             self._metrics.log_probability.labels(*labels).observe(float(hypothesis.log_probabilities.mean()))
         if request.attention is None:
             return present(model.bundle, None, maps, source, result)
         with self._metrics.phase_seconds.labels("attention").time():
             translated = present(model.bundle, request.attention, maps, source, result)
         for best in translated.hypotheses[:1]:
-            if best.attention is not None and best.attention.measures.normalized_entropy.size:
+            if (
+                request.targets is None
+                and best.attention is not None
+                and best.attention.measures.normalized_entropy.size
+            ):
                 entropy = float(best.attention.measures.normalized_entropy.mean())
                 self._metrics.attention_entropy.labels(*labels).observe(entropy)
                 unaligned = best.attention.measures.unaligned_source_ratio

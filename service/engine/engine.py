@@ -97,8 +97,10 @@ class Engine:
     def submit(self, requests: Sequence[SentenceRequest]) -> list[Future[SentenceResult]]:
         """Queue sentences, all or none; each future gives a SentenceResult or an EngineError, and may be cancelled.
 
-        Raises QueueFullError or StoppedError.
+        Raises QueueFullError or StoppedError; ValueError for a sentence of more hypotheses than a worker decodes.
         """
+        if (widest := max((request.decoding.rows for request in requests), default=0)) > self._rows:
+            raise ValueError(f"a sentence has {widest} hypotheses; a worker decodes {self._rows}")
         now = self._clock()
         sentences = [Sentence(request, Future(), submitted=now) for request in requests]
         self._scheduler.submit(sentences)
@@ -169,9 +171,9 @@ class Engine:
             self._retry_alone(sentences, error)
             return self._new_batch(model)
         self._observer.stepped(len(batch), self._clock() - started)
-        spare: list[int] = []
-        failed: dict[Sentence, EngineError] = {}
         greedy = list(zip(tokens.tolist(), log_probabilities.tolist(), strict=True))
+        parents: dict[Sentence, list[int]] = {}
+        failed: dict[Sentence, Exception] = {}
         for sentence in sentences:
             search, rows = sentence.search, sentence.rows
             try:
@@ -180,20 +182,32 @@ class Engine:
                     wanted = sentence.request.attention != "none"
                     search.take(token, log_probability, (output.attention, rows[0]) if wanted else None)
                 else:
-                    parents = search.advance(_rows_of(model, sentence, output))
-                    spare += batch.go_on(sentence, parents, [node.token for node in search.live], output)
-            except RuntimeFailureError as error:
+                    parents[sentence] = search.advance(_rows_of(model, sentence, output))
+            except Exception as error:  # as above; the others have nothing to do with it
                 failed[sentence] = error
-        batch.settle(spare)
-        for sentence in sentences:
+        over = [sentence for sentence in sentences if sentence in failed or not sentence.search.live]
+        try:
+            spare: list[int] = []
+            for sentence, gone_on_from in parents.items():
+                chosen = [node.token for node in sentence.search.live]
+                spare += batch.go_on(sentence, gone_on_from, chosen, output)
+            batch.settle(spare)
+            for sentence in over:
+                batch.leave(sentence)
+        except Exception as error:  # as above
+            self._retry_alone(sentences, error)
+            return self._new_batch(model)
+        for sentence in over:
+            self._scheduler.release(sentence)
             if sentence in failed:
-                batch.leave(sentence)
-                self._scheduler.release(sentence)
-                self._fail(sentence, failed[sentence], "failed")
-            elif not sentence.search.live:
-                batch.leave(sentence)
-                self._scheduler.release(sentence)
-                self._finish(sentence, _hypotheses_of(sentence, model.map_kinds))
+                self._fail_by(sentence, failed[sentence])
+                continue
+            try:
+                hypotheses = _hypotheses_of(sentence, model.map_kinds)
+            except Exception as error:  # as above
+                self._fail_by(sentence, error)
+            else:
+                self._finish(sentence, hypotheses)
         return batch
 
     def _work_in_one_pass(self, model: OneShotOnnxModel) -> None:
@@ -247,12 +261,9 @@ class Engine:
 
     def _retry_alone(self, sentences: list[Sentence], error: Exception) -> None:
         """One bad sentence must not fail its neighbours: each is run again by itself; one that was alone has failed."""
-        known = isinstance(error, EngineError)
         if len(sentences) == 1 and sentences[0].alone:
-            _log.error("failed on a sentence alone: %s", error, exc_info=None if known else error)
             self._scheduler.release(sentences[0])
-            failure = error if isinstance(error, EngineError) else RuntimeFailureError(repr(error))
-            self._fail(sentences[0], failure, "failed")
+            self._fail_by(sentences[0], error)
             return
         _log.warning("failed on a batch of %d; running each alone: %s", len(sentences), error)
         for sentence in sentences:
@@ -276,18 +287,28 @@ class Engine:
         )
         for hypothesis in hypotheses:
             self._observer.finished(hypothesis.finish_reason, len(hypothesis.target_ids))
+        sentence.forget()
         if sentence.future.set_running_or_notify_cancel():
             sentence.future.set_result(SentenceResult(hypotheses, timings))
 
     def _drop(self, sentence: Sentence) -> None:
         if sentence.cancelled:
             self._observer.dropped("cancelled", sentence.steps)
+            sentence.forget()
             sentence.future.set_running_or_notify_cancel()
         else:
             self._fail(sentence, DeadlineError("the deadline has passed"), "deadline")
 
+    def _fail_by(self, sentence: Sentence, error: Exception) -> None:
+        """What the runtime or the search of this sentence raised."""
+        known = isinstance(error, EngineError)
+        _log.error("failed on a sentence alone: %s", error, exc_info=None if known else error)
+        failure = error if isinstance(error, EngineError) else RuntimeFailureError(repr(error))
+        self._fail(sentence, failure, "failed")
+
     def _fail(self, sentence: Sentence, error: EngineError, reason: str) -> None:
         self._observer.dropped(reason, sentence.steps)
+        sentence.forget()
         if sentence.future.set_running_or_notify_cancel():
             sentence.future.set_exception(error)
 

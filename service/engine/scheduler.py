@@ -115,6 +115,7 @@ class Scheduler:
         self._queues = {priority: _Queue(priority.weight) for priority in Priority}
         self._again: deque[Sentence] = deque()  # those that were given back, before all others
         self._numbers = itertools.count()
+        self._virtual_time = 0.0  # where the queues stand with each other: the tokens served of who was last, by weight
         self._running = 0
         self._held_tokens = 0
         self._open = True
@@ -137,7 +138,7 @@ class Scheduler:
             self._held_tokens += wanted
             queue = self._queues[arrivals[0].request.priority]
             if not queue:  # what it did not use while it was empty is gone
-                queue.served = max([queue.served, *(other.served for other in self._queues.values() if other)])
+                queue.served = max(queue.served, self._virtual_time)
             queue.put(arrivals, self._numbers)
             self._note_deadlines(arrivals)
             self._changed.notify_all()
@@ -153,7 +154,11 @@ class Scheduler:
         return self._again[0] if self._again else self._next_queue().first
 
     def _take_first(self) -> Sentence:
-        return self._again.popleft() if self._again else self._next_queue().take()
+        if self._again:
+            return self._again.popleft()
+        queue = self._next_queue()
+        self._virtual_time = max(self._virtual_time, queue.served)
+        return queue.take()
 
     def _next_queue(self) -> _Queue:
         return min((queue for queue in self._queues.values() if queue), key=lambda queue: queue.turn)

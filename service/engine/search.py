@@ -5,7 +5,8 @@ https://arxiv.org/abs/1609.08144, section 7, with |y|^alpha for the length, `</s
 
     s(y) / |y|^alpha + beta sum_i log min(sum_j a_ij, 1)
 
-where a_ij is the weight of target token j on source token i in the alignment map, and i runs over all but `</s>`.
+where a_ij is the alignment map's weight on source token i at the step that writes token j, and i runs over all but
+`</s>`.
 
 Beam search keeps the ``beam_size`` best by s. One that writes `</s>` among these has ended, and the beam is smaller by
 one from then on, so that a beam of one is greedy search. It stops when all have ended, or when no hypothesis under way
@@ -136,7 +137,8 @@ class Search:
         #: Greedy search and nothing else, which a whole batch does at once: it is driven by ``take``.
         self.is_plain = decoding.is_plain
         self._most = most_tokens
-        self._generators = [] if decoding.sampling is None else _generators(decoding.sampling, decoding.hypotheses)
+        self._generators: list[np.random.Generator] = []  # one for each draw, made when the first token is drawn
+        self._never = np.array(sorted({*NEVER_CHOSEN, *decoding.suppressed_ids}), dtype=np.int64)
         #: Those under way; the engine decodes one row for each.
         self.live = [Node(None, BOS_ID, 0.0, 0.0)]
         self.ended: list[Ended] = []
@@ -156,6 +158,10 @@ class Search:
         ranked = sorted(self.ended, key=lambda end: -end.score)
         return ranked[: self._decoding.hypotheses]
 
+    def forget(self) -> None:
+        """Let go of every hypothesis, and so of the attention of every step."""
+        self.live, self.ended = [], []
+
     def advance(self, step: StepRows) -> list[int]:
         """Take one step; returns, for each hypothesis that is under way after it, which one it goes on from.
 
@@ -165,6 +171,8 @@ class Search:
         if self._decoding.sampling is None:
             chosen = self._best_of(judged)
         else:
+            if not self._generators:
+                self._generators = _generators(self._decoding.sampling, self._decoding.hypotheses)
             chosen = self._draw(judged, self._decoding.sampling)
         live, parents, generators = [], [], []
         for number, (place, token) in enumerate(chosen):
@@ -246,8 +254,7 @@ class Search:
             allowed[:, decoding.prefix_ids[length]] = True
             return allowed
         allowed[:] = True
-        allowed[:, NEVER_CHOSEN] = False
-        allowed[:, list(decoding.suppressed_ids)] = False
+        allowed[:, self._never] = False
         if decoding.no_repeat_ngram:
             for row, history in zip(allowed, histories, strict=True):
                 row[_repeating(history, decoding.no_repeat_ngram)] = False
@@ -261,10 +268,7 @@ class Search:
     def _best_of(self, judged: Scores) -> list[tuple[int, int]]:
         """The best continuations (hypothesis, token), as many as the beam is wide; of equals the first."""
         totals = (np.array([node.score for node in self.live])[:, None] + judged).ravel()
-        count = min(self.rows, len(totals))
-        least = np.partition(totals, -count)[-count]
-        better, equal = np.flatnonzero(totals > least), np.flatnonzero(totals == least)
-        chosen = np.concatenate([better, equal[: count - len(better)]])
+        chosen = _greatest(totals, min(self.rows, len(totals)))
         chosen = chosen[np.lexsort((chosen, -totals[chosen]))]
         width = judged.shape[1]
         return [divmod(int(place), width) for place in chosen if totals[place] > -np.inf]
@@ -280,14 +284,24 @@ class Search:
 
 def draw(scores: Scores, sampling: Sampling, uniform: float) -> int:
     """The token that a uniform number from [0, 1) means: scores (vocabulary,) are log-probabilities, -inf for never."""
-    order = np.argsort(-scores, kind="stable")
-    order = order[scores[order] > -np.inf]
-    if sampling.top_k:
-        order = order[: sampling.top_k]
-    probabilities = np.exp(_log_softmax(scores[order] / sampling.temperature))
+    kept = np.flatnonzero(scores > -np.inf)
+    if 0 < sampling.top_k < len(kept):
+        kept = kept[_greatest(scores[kept], sampling.top_k)]
+    probabilities = np.exp(_log_softmax(scores[kept] / sampling.temperature))
+    if sampling.top_p < 1.0:
+        order = np.argsort(-probabilities, kind="stable")
+        sums = np.cumsum(probabilities[order])
+        order = order[: int(np.searchsorted(sums, sampling.top_p * sums[-1])) + 1]
+        kept, probabilities = kept[order], probabilities[order]
     sums = np.cumsum(probabilities)
-    kept = min(len(order), int(np.searchsorted(sums, sampling.top_p * sums[-1])) + 1)
-    return int(order[min(kept - 1, int(np.searchsorted(sums[:kept], uniform * sums[kept - 1], side="right")))])
+    return int(kept[min(len(kept) - 1, int(np.searchsorted(sums, uniform * sums[-1], side="right")))])
+
+
+def _greatest(values: Scores, count: int) -> npt.NDArray[np.int64]:
+    """The places of the greatest ``count`` values, in no order; of equals the first."""
+    least = np.partition(values, -count)[-count]
+    better, equal = np.flatnonzero(values > least), np.flatnonzero(values == least)
+    return np.concatenate([better, equal[: count - len(better)]])
 
 
 def _generators(sampling: Sampling, count: int) -> list[np.random.Generator]:

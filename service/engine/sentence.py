@@ -101,6 +101,12 @@ class Sentence:
         """Tokens that were written so far, of one hypothesis."""
         return self.search.steps
 
+    def forget(self) -> None:
+        """Let go of what its steps left behind: whoever waits for the future keeps the sentence alive."""
+        self.rows.clear()
+        self.search.forget()
+        self.encoder_attention = {}
+
     def expired(self, now: float) -> bool:
         return self.request.deadline is not None and now >= self.request.deadline
 

@@ -98,6 +98,20 @@ def test_an_endless_stream_of_others_starves_nobody(priority: Priority) -> None:
     pytest.fail("it was never served")
 
 
+def test_what_a_priority_was_served_when_nobody_waited_is_not_held_against_it() -> None:
+    """A day of one priority alone, each call when the queue was empty; then another comes."""
+    queue = scheduler()
+    for _ in range(3000):
+        queue.submit(sentences(1))
+        take_one(queue)
+    low, normal = sentences(400, priority=Priority.LOW), sentences(400)
+    queue.submit(low)
+    take_one(queue)
+    queue.submit(normal)
+    served = [take_one(queue) for _ in range(200)]
+    assert sum(sentence in normal for sentence in served) == pytest.approx(160, abs=4)
+
+
 def test_nobody_passes_a_sentence_that_waits_for_rows() -> None:
     queue, call = scheduler(), [*sentences(1, beam=6), *sentences(3)]
     queue.submit(call)

@@ -22,6 +22,7 @@ from service.engine.decoding import Decoding, Sampling
 from service.engine.engine import Engine, EngineSettings
 from service.engine.errors import DeadlineError, QueueFullError, RuntimeFailureError
 from service.engine.onnx_model import Array, StepOutput
+from service.engine.search import Node, Search
 from service.engine.sentence import Priority, SentenceRequest, SentenceResult
 from tests.engine.fake_model import FORBIDDEN, POISON, CopyModel, copying
 
@@ -127,6 +128,54 @@ def test_a_beam_that_is_not_wanted_any_more_leaves_with_all_its_rows_within_a_st
         assert futures[1].result(5).hypotheses[0].target_ids[:-1] == tuple(range(5, 12))
         assert futures[0].cancelled() or isinstance(futures[0].exception(5), DeadlineError)
         assert model.steps == [2, 5, 5, 5, 1, 1, 1, 1]
+    finally:
+        engine.stop()
+
+
+@pytest.mark.parametrize("decoding", [0, 2, 4])
+def test_what_is_unforeseen_in_one_search_fails_that_sentence_alone(
+    decoding: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    advance, best = Search.advance, Search.best
+
+    def breaks(search: Search, *arguments: Any) -> Any:
+        if search._most == 9:
+            raise MemoryError("no room")
+        return advance(search, *arguments)
+
+    monkeypatch.setattr(Search, "advance", breaks)
+    monkeypatch.setattr(Search, "best", lambda search: 1 / 0 if search._most == 8 else best(search))
+    engine = Engine(CopyModel(), EngineSettings(workers=1, rows_per_worker=20))  # type: ignore[arg-type]
+    try:
+        others = [request_of((5, 6, 7), decoding) for _ in range(2)]
+        broken = [copying(5, 6, max_target_tokens=most, decoding=DECODINGS[2]) for most in (9, 8)]
+        one, *bad, other = engine.submit([others[0], *broken, others[1]])
+        for future in bad:
+            with pytest.raises(RuntimeFailureError, match=r"MemoryError|ZeroDivisionError"):
+                future.result(5)
+        assert told(one.result(5)) == told(other.result(5)) == alone((5, 6, 7), decoding)
+        assert engine.load().held_tokens == 0
+    finally:
+        engine.stop()
+
+
+def test_more_hypotheses_than_a_worker_decodes_are_refused_at_once() -> None:
+    engine = Engine(CopyModel(), EngineSettings(workers=1, rows_per_worker=3))  # type: ignore[arg-type]
+    try:
+        with pytest.raises(ValueError, match="a sentence has 4 hypotheses; a worker decodes 3"):
+            engine.submit([copying(5, decoding=Decoding(beam_size=4))])
+        assert engine.load().held_tokens == 0
+    finally:
+        engine.stop()
+
+
+def test_a_finished_sentence_lets_go_of_its_steps_while_its_answer_is_held() -> None:
+    engine = Engine(CopyModel(), EngineSettings(workers=1))  # type: ignore[arg-type]
+    try:
+        (future,) = engine.submit([request_of((5, 6, 7), 2, attention="full")])
+        future.result(5)
+        gc.collect()
+        assert not [one for one in gc.get_objects() if type(one) is Node]
     finally:
         engine.stop()
 

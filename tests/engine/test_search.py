@@ -328,8 +328,9 @@ SCORES = hnp.arrays(np.float64, 9, elements={"min_value": -8, "max_value": 0})
 def test_a_draw_is_from_the_likeliest(scores: np.ndarray, k: int, p: float, temperature: float, uniform: float) -> None:
     scores = np.where(np.arange(9) == 3, -np.inf, scores)
     token = draw(scores, Sampling((1,), temperature, k, p), uniform)
-    better = np.sort(np.exp(scores / temperature)[scores > scores[token]])[::-1]
-    kept = np.sort(np.exp(scores / temperature))[::-1][: k or None]
+    shares = np.exp(scores / temperature)
+    better = shares[shares > shares[token]]
+    kept = np.sort(shares)[::-1][: k or None]
     assert scores[token] > -np.inf
     assert not k or len(better) < k
     assert better.sum() < p * kept.sum() + 1e-9

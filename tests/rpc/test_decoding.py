@@ -201,7 +201,7 @@ async def test_a_pair_that_is_wrong_does_not_fail_the_others(stub: TranslationSe
     assert [found.status.code for found in reply.translations] == [0, 3, 3, 3]
     messages = [found.status.message for found in reply.translations[1:]]
     assert messages[:2] == ["pairs[1].target: empty", "pairs[2].source: empty"]
-    assert messages[2] == "pairs[3].target: 31 tokens; transformer/1 may write 24"
+    assert messages[2] == "pairs[3].target: 31 tokens; 24 are allowed"
     assert reply.translations[0].hypotheses[0].text == "2 3"
     assert not reply.translations[0].hypotheses[0].HasField("attention")
 
@@ -224,13 +224,15 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"beam_size": 13}, "decoding.beam_size: 13; allowed are 1 to 12"),
     ({"hypotheses": 2}, "decoding.hypotheses: 2; allowed are 1 to 1"),
     ({"hypotheses": 0, "beam_size": 4}, "decoding.hypotheses: 0; allowed are 1 to 4"),
-    ({"length_penalty": -1}, "decoding.length_penalty: -1; allowed are 0 to 100"),
-    ({"length_penalty": float("nan")}, "decoding.length_penalty: nan; allowed are 0 to 100"),
-    ({"coverage_penalty": float("inf")}, "decoding.coverage_penalty: inf; allowed are 0 to 100"),
-    ({"repetition_penalty": 0}, "decoding.repetition_penalty: 0; allowed are 0.01 to 100"),
+    ({"length_penalty": -1}, "decoding.length_penalty: -1; allowed are 0 to 10"),
+    ({"length_penalty": float("nan")}, "decoding.length_penalty: nan; allowed are 0 to 10"),
+    ({"coverage_penalty": float("inf")}, "decoding.coverage_penalty: inf; allowed are 0 to 10"),
+    ({"repetition_penalty": 0}, "decoding.repetition_penalty: 0; allowed are 0.1 to 10"),
     ({"no_repeat_ngram_size": -2}, "decoding.no_repeat_ngram_size: -2; allowed are 0 to 24"),
     ({"sampling": SAMPLING(temperature=0)}, "decoding.sampling.temperature: 0; allowed are 0.01 to 100"),
-    ({"sampling": SAMPLING(top_k=-1)}, "decoding.sampling.top_k: -1; allowed are 0 to 2.14748e+09"),
+    ({"sampling": SAMPLING(top_k=-1)}, "decoding.sampling.top_k: -1; allowed are 0 to 2147483647"),
+    ({"sampling": SAMPLING(top_p=1.0000001)}, "decoding.sampling.top_p: 1.00000012; allowed are 1e-06 to 1"),
+    ({"suppressed_pieces": ["1"] * 30}, "decoding.suppressed_pieces: 30; the vocabulary has 24"),
     ({"sampling": SAMPLING(top_p=0)}, "decoding.sampling.top_p: 0; allowed are 1e-06 to 1"),
     ({"sampling": SAMPLING(), "beam_size": 2}, "decoding.beam_size: 2; with sampling it is 1: choose one"),
     ({"sampling": SAMPLING(), "hypotheses": 13}, "decoding.hypotheses: 13; allowed are 1 to 12"),
@@ -257,11 +259,46 @@ async def test_what_is_wrong_is_told_by_its_field(
     assert details(caught.value).message == message
 
 
+async def test_the_ends_of_a_range_are_in_it(stub: TranslationServiceStub) -> None:
+    """The wire's fractions are float32, and float32 has 0.01 below 0.01."""
+    written(await stub.Translate(request(sampling=SAMPLING(temperature=0.01, top_p=1e-6))))
+    written(await stub.Translate(request(sampling=SAMPLING(temperature=100, top_k=2**31 - 1, top_p=1))))
+    written(await stub.Translate(request(beam_size=12, hypotheses=12, length_penalty=10, coverage_penalty=10)))
+    written(await stub.Translate(request(repetition_penalty=0.1)))
+
+
+async def test_what_the_model_cannot_write_is_no_prefix_and_is_not_judged(stub: TranslationServiceStub) -> None:
+    reply = await stub.Translate(request(target_prefixes=["1", "1 漢字 2", ""]))
+    assert [found.status.code for found in reply.translations] == [0, 3, 0]
+    problem = "'漢字' is not in transformer/1's target vocabulary"
+    assert reply.translations[1].status.message == f"target_prefixes[1]: {problem}"
+    judged = await stub.Score(ScoreRequest(model=MODEL, pairs=[ScorePair(source="1", target="2 漢字")]))
+    assert judged.translations[0].status.message == f"pairs[0].target: {problem}"
+
+
+async def test_a_given_translation_costs_what_it_is_and_no_more(server: Server) -> None:
+    """Of a queue that holds 200 tokens: three searches, or twenty pairs."""
+    small = Server(tiny_settings(models=FAMILIES, queue_tokens=200))
+    await small.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{small.port}") as channel:
+            stub = TranslationServiceStub(channel)
+            pairs = [ScorePair(source="1 2", target="3 4")] * 20
+            judged = await stub.Score(ScoreRequest(model=MODEL, pairs=pairs))
+            assert [found.status.code for found in judged.translations] == [0] * 20
+            code, info = await refused(stub.Score(ScoreRequest(model=MODEL, pairs=pairs * 3)))
+            assert (code, info.metadata["field"]) == (grpc.StatusCode.INVALID_ARGUMENT, "pairs")
+            code, info = await refused(stub.Translate(request(["1 2"] * 20)))
+            assert (code, info.metadata["field"]) == (grpc.StatusCode.INVALID_ARGUMENT, "contents")
+    finally:
+        await small.stop()
+
+
 async def test_a_prefix_that_leaves_no_room_fails_its_text_alone(stub: TranslationServiceStub) -> None:
     long = " ".join(["1"] * 24)
     reply = await stub.Translate(request(target_prefixes=["1", long, ""]))
     assert [found.status.code for found in reply.translations] == [0, 3, 0]
-    assert reply.translations[1].status.message == "target_prefixes[1]: 24 tokens; transformer/1 may write 24"
+    assert reply.translations[1].status.message == "target_prefixes[1]: 24 tokens; 23 are allowed"
 
 
 async def test_a_prefix_of_a_text_that_is_cut_is_refused(stub: TranslationServiceStub) -> None:

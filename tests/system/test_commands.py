@@ -234,6 +234,22 @@ def test_the_options_of_search_reach_the_server(storyteller: Running) -> None:
     assert heed("translate", "1 2 3", "--priority", "low", *options).stdout.split() == plain
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--seed", "-1"), "an option is out of range"),
+        (("--beam", str(2**40)), "an option is out of range"),
+        (("--prefix", "\udcff"), "--prefix and --suppress: not valid UTF-8"),
+        (("--suppress", "\udcff"), "--prefix and --suppress: not valid UTF-8"),
+    ],
+)
+def test_what_the_wire_cannot_hold_is_one_line(storyteller: Running, options: tuple[str, ...], message: str) -> None:
+    done = heed("translate", "1", "--model", "transformer", "--address", storyteller.address, *options)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_a_translation_is_judged(storyteller: Running) -> None:
     options = ("--model", "transformer", "--address", storyteller.address)
     done = heed("score", "1 2 3", "4 5", *options)

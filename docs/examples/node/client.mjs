@@ -52,12 +52,17 @@ reply.translations.forEach((translation, place) => {
     console.log(`${contents[place]} -> error ${translation.status.code}: ${translation.status.message}`);
     return;
   }
-  const [best] = translation.hypotheses;
-  console.log(`${contents[place]} -> ${best.text}`);
+  console.log(`${contents[place]} -> ${translation.hypotheses[0].text}`);
+  // A text of several sentences has its words and its attention by sentence; source offsets count the whole text.
+  const parts = translation.sentences.length ? translation.sentences.map((sentence) => sentence.translation) : [translation];
+  parts.forEach((part) => show(contents[place], part));
+});
+
+function show(text, { hypotheses: [best], sourceWords, sourceTokens }) {
   for (const link of best.attention.links) {
-    const source = translation.sourceWords[link.sourceWord];
+    const source = sourceWords[link.sourceWord];
     const target = best.words[link.targetWord];
-    const from = slice(contents[place], source.beginOffset, source.endOffset);
+    const from = slice(text, source.beginOffset, source.endOffset);
     const to = slice(best.text, target.beginOffset, target.endOffset);
     console.log(`  ${from} => ${to} ${link.weight.toFixed(2)}`);
   }
@@ -65,10 +70,10 @@ reply.translations.forEach((translation, place) => {
   head.forEach((row, at) => {
     const sum = row.reduce((total, weight) => total + weight, 0);
     const greatest = row.indexOf(Math.max(...row));
-    const from = slice(contents[place], translation.sourceTokens[greatest].beginOffset, translation.sourceTokens[greatest].endOffset);
+    const from = slice(text, sourceTokens[greatest].beginOffset, sourceTokens[greatest].endOffset);
     console.log(`  ${best.tokens[at].piece} looked at "${from}"; the row sums to ${sum.toFixed(3)}`);
   });
-});
+}
 
 const { models } = await call('listModels', {});
 console.log(`models: ${models.map((model) => `${model.name}/${model.version}`).join(', ')}`);
