@@ -30,7 +30,7 @@ from training.models.interface import AutoregressiveModel
 from training.tasks import TASKS
 
 MODELS = ("tatoeba-de-en", "tatoeba-en-de", "reverse-transformer", "reverse", "dates")
-SENTENCES = 50
+SENTENCES = 20
 DECODINGS = (
     Decoding(),
     Decoding(beam_size=5, hypotheses=5, length_penalty=1.0, coverage_penalty=0.2),
