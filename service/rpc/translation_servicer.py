@@ -77,23 +77,15 @@ class TranslationServicer:
     # --- methods ------------------------------------------------------------------------------------------------------
 
     async def _translate(self, message: translation_service_pb2.TranslateRequest, context: Context) -> Message:
-        if self._translator is None:
-            raise _loading()
-        remaining = context.time_remaining()
-        deadline = None if remaining is None else time.monotonic() + remaining
         data_type = converters.to_data_type(message.attention)
-        result = await self._translator.translate(converters.to_request(message, deadline))
+        result = await self._ready().translate(converters.to_request(message, _deadline(context)))
         reply = translation_service_pb2.TranslateResponse(model=result.model, version=result.version, seed=result.seed)
         await self._fill(reply, result, message, data_type)
         return reply
 
     async def _score(self, message: translation_service_pb2.ScoreRequest, context: Context) -> Message:
-        if self._translator is None:
-            raise _loading()
-        remaining = context.time_remaining()
-        deadline = None if remaining is None else time.monotonic() + remaining
         data_type = converters.to_data_type(message.attention)
-        result = await self._translator.translate(converters.to_score_request(message, deadline))
+        result = await self._ready().translate(converters.to_score_request(message, _deadline(context)))
         reply = translation_service_pb2.ScoreResponse(model=result.model, version=result.version)
         await self._fill(reply, result, message, data_type)
         return reply
@@ -150,6 +142,11 @@ class TranslationServicer:
         kind = "model" if version is None else "version"
         raise NotFoundError(kind, name, f"no {kind} {name!r}: ListModels names what there is")
 
+    def _ready(self) -> Translator:
+        if self._translator is None:
+            raise _loading()
+        return self._translator
+
     def _loaded(self) -> ModelRegistry:
         if self._registry is None:
             raise _loading()
@@ -197,6 +194,12 @@ class TranslationServicer:
             raise DeadlineExceededError  # abort has raised already; this tells the type checker
 
         return behavior
+
+
+def _deadline(context: Context) -> float | None:
+    """The caller's, as a time of ``time.monotonic``; None for none."""
+    remaining = context.time_remaining()
+    return None if remaining is None else time.monotonic() + remaining
 
 
 def _loading() -> UnavailableError:
