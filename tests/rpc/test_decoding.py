@@ -259,12 +259,20 @@ async def test_what_is_wrong_is_told_by_its_field(
     assert details(caught.value).message == message
 
 
-async def test_the_ends_of_a_range_are_in_it(stub: TranslationServiceStub) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sampling": SAMPLING(temperature=0.01, top_p=1e-6)},
+        {"sampling": SAMPLING(temperature=100, top_k=2**31 - 1, top_p=1)},
+        {"beam_size": 12, "hypotheses": 12, "length_penalty": 10, "coverage_penalty": 10},
+        {"repetition_penalty": 0.1},
+    ],
+    ids=["least draws", "greatest draws", "widest beam", "least penalty"],
+)
+async def test_the_ends_of_a_range_are_in_it(stub: TranslationServiceStub, options: dict[str, Any]) -> None:
     """The wire's fractions are float32, and float32 has 0.01 below 0.01."""
-    written(await stub.Translate(request(sampling=SAMPLING(temperature=0.01, top_p=1e-6))))
-    written(await stub.Translate(request(sampling=SAMPLING(temperature=100, top_k=2**31 - 1, top_p=1))))
-    written(await stub.Translate(request(beam_size=12, hypotheses=12, length_penalty=10, coverage_penalty=10)))
-    written(await stub.Translate(request(repetition_penalty=0.1)))
+    reply = await stub.Translate(request(**options))
+    assert [translation.status.code for translation in reply.translations] == [0] * len(TEXTS)
 
 
 async def test_what_the_model_cannot_write_is_no_prefix_and_is_not_judged(stub: TranslationServiceStub) -> None:
