@@ -122,7 +122,9 @@ def write_bundle(
             progress(f"int8: {int8.agreement:.2%} of the validation tokens are the likeliest as in float32")
             provenance = _with_score(provenance, "int8_validation_agreement", int8.agreement)
             graphs += int8.graphs
-            translated = _translate_golden(config, partial, entries, lambda ids, _: int8.greedy(ids, limit), "int8")
+            translated = _translate_golden(
+                config, partial, entries, lambda ids, _: int8.stepper.greedy(ids, limit), "int8"
+            )
             golden += translated
         manifest = Manifest(
             format_version=FORMAT_VERSION,
@@ -161,8 +163,8 @@ def write_bundle(
 
 
 def _state_of(graphs: Sequence[GraphEntry]) -> tuple[StateTensor, ...]:
-    """What ``encode`` gives beside the memory: nothing where there is no such graph."""
-    names = [spec.name for graph in graphs if graph.role == "encode" for spec in graph.outputs]
+    """What ``encode`` gives beside the memory, in each of its variants: nothing where there is no such graph."""
+    names = dict.fromkeys(spec.name for graph in graphs if graph.role == "encode" for spec in graph.outputs)
     return tuple(StateTensor(name=name, form="rows") for name in names if name.startswith("state_"))
 
 

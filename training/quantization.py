@@ -53,15 +53,11 @@ class _Range(NamedTuple):
 @dataclass(frozen=True)
 class Quantized:
     """``graphs`` are the new entries; ``agreement`` is the share of target tokens, each after the tokens of a person's
-    translation, whose likeliest is the same as in float32."""
+    translation, whose likeliest is the same as in float32; ``stepper`` runs the new graphs."""
 
     graphs: list[GraphEntry]
     agreement: float
     stepper: Stepper
-
-    def greedy(self, source: list[int], most: int) -> list[int]:
-        """The likeliest translation's ids by the new graphs, `</s>` last unless ``most`` came first."""
-        return self.stepper.greedy(source, most)
 
 
 def quantize(

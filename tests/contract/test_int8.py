@@ -116,6 +116,8 @@ def test_int8_says_nearly_what_float32_says_and_looks_nearly_there(directory: Pa
 def test_every_stored_product_is_in_int8_and_nothing_else_is_read(directory: Path) -> None:
     manifest = load_bundle(directory).manifest
     assert {graph.precision for graph in manifest.graphs} == {"fp32", "int8"}
+    names = [state.name for state in manifest.state]
+    assert len(set(names)) == len(names) == 4  # keys and values of two layers, however many graphs give them
     for graph in manifest.graphs:
         if graph.precision == "int8":
             assert graph.provider == "cpu"
