@@ -19,9 +19,9 @@ from training.tasks import Example
 
 _REMEMBERED = 10_000  # pairs to join with: a sample of all that came before
 _MOST_JOINED = 4
-_SYLLABLES = [
-    consonant + vowel for consonant in ["", *"bdfghjklmnprstvwz", "sch", "th", "br", "kl"] for vowel in "aeiou"
-]
+_BEGINNINGS = ["", *"bcdfghjklmnprstvwxyz", "sch", "th", "br", "kl", "st", "tr", "ch", "gr", "ph"]
+_VOWELS = [*"aeiouaeiouyäöüé", "ei", "au", "ie", "ou"]
+_ENDS = ["", "", "", *"lnrstmkdx", "ll", "nn", "rt", "ck", "nd", "tz", "ng"]
 _SCRIPTS = [
     "αβγδεζηθικλμνξοπρστυφχψω",
     "абвгдежзийклмнопрстуфхцчшщыэюя",
@@ -35,7 +35,9 @@ _SCRIPTS += [
 _NAMES_AND_NUMBERS = re.compile(r"\b[A-ZÄÖÜÉ][a-zäöüßé]{2,}\b|\b\d(?:[\d.,:]*\d)?\b")
 _PLAIN = ('"', '"')
 _STYLES = [("„", "“"), ("“", "”"), ("»", "«"), ("«", "»"), ("‚", "‘"), ("‘", "’"), _PLAIN]
-_QUOTES = [(marks, _PLAIN) for marks in _STYLES] + [(("(", ")"), ("(", ")")), (("[", "]"), ("[", "]"))]
+_SAME = [("(", ")"), ("[", "]"), ("*", "*"), ("<b>", "</b>"), ("<p>", "</p>")]
+_QUOTES = [(marks, _PLAIN) for marks in _STYLES] + [(marks, marks) for marks in _SAME]
+_FULL_STOPS = ".!?…"
 _EMOJI = [chr(code) for first, last in ((0x1F300, 0x1F5FF), (0x1F600, 0x1F64F)) for code in range(first, last)]
 _EMOJI += [*"☀☕♥⚡✅✨", "❤️", "👍🏽", "👩‍💻", "🇩🇪"]
 
@@ -44,11 +46,12 @@ def augmented(pairs: Iterable[Example], settings: AugmentConfig) -> Iterator[Exa
     """Every pair, and after a share of them one made of it. The same pairs and seed give the same."""
     generator = random.Random(settings.seed)
     earlier: list[Example] = []
+    names: dict[str, None] = {}  # in the order in which they were met: a set has another in each process
     makers: list[tuple[float, Callable[[Example], Example]]] = [
         (settings.upper_case, _upper_case),
-        (settings.unpunctuated, _unpunctuated),
+        (settings.unpunctuated, lambda pair: _unpunctuated(pair, generator)),
         (settings.joined, lambda pair: _joined(pair, earlier, generator)),
-        (settings.renamed, lambda pair: _renamed(pair, generator)),
+        (settings.renamed, lambda pair: _renamed(pair, names, generator)),
         (settings.quoted, lambda pair: _quoted(pair, generator)),
         (settings.copied, lambda pair: _copied(pair, generator)),
     ]
@@ -66,8 +69,14 @@ def _upper_case(pair: Example) -> Example:
     return replace(pair, source=pair.source.upper(), target=pair.target.upper())
 
 
-def _unpunctuated(pair: Example) -> Example:
-    return replace(pair, source=pair.source.lower().rstrip(".!?…") or pair.source)
+def _unpunctuated(pair: Example, generator: random.Random) -> Example:
+    """A source without its full stop, as people type, and every other in lower case; a question is still one."""
+    source = pair.source.rstrip(_FULL_STOPS)
+    if not source:
+        return pair
+    asks = pair.source.endswith("?")
+    target = pair.target if asks else pair.target.rstrip(_FULL_STOPS) or pair.target
+    return replace(pair, source=source.lower() if generator.random() < 0.5 else source, target=target)
 
 
 def _joined(pair: Example, earlier: list[Example], generator: random.Random) -> Example:
@@ -76,12 +85,16 @@ def _joined(pair: Example, earlier: list[Example], generator: random.Random) -> 
     return replace(pair, source=" ".join(one.source for one in both), target=" ".join(one.target for one in both))
 
 
-def _renamed(pair: Example, generator: random.Random) -> Example:
-    """Another name or number in the place of each that stands once on both sides, the same on both."""
+def _renamed(pair: Example, names: dict[str, None], generator: random.Random) -> Example:
+    """Another name or number in the place of each that stands once on both sides, the same on both.
+
+    ``names``: those met so far, which this pair's are put to.
+    """
     source, target = (Counter(_NAMES_AND_NUMBERS.findall(text)) for text in (pair.source, pair.target))
-    others = {
-        word: _like(word, generator) for word in source.keys() & target.keys() if source[word] == target[word] == 1
-    }
+    words = [word for word in source if source[word] == target[word] == 1]
+    names.update((word, None) for word in words if not word[0].isdigit())
+    known = list(names)
+    others = {word: _like(word, known, generator) for word in words}
 
     def rename(text: str) -> str:
         return _NAMES_AND_NUMBERS.sub(lambda found: others.get(found.group(), found.group()), text)
@@ -89,10 +102,10 @@ def _renamed(pair: Example, generator: random.Random) -> Example:
     return replace(pair, source=rename(pair.source), target=rename(pair.target))
 
 
-def _like(word: str, generator: random.Random) -> str:
-    """A number of the same shape, or a name."""
+def _like(word: str, names: list[str], generator: random.Random) -> str:
+    """A number of the same shape; or a name: one of the corpus or one made up."""
     if not word[0].isdigit():
-        return _name(generator)
+        return generator.choice(names) if generator.random() < 0.3 else _name(generator)
     digits = (generator.choice("0123456789") if character.isdigit() else character for character in word)
     return generator.choice("123456789") + "".join(digits)[1:]
 
@@ -103,8 +116,12 @@ def _quoted(pair: Example, generator: random.Random) -> Example:
 
 
 def _copied(pair: Example, generator: random.Random) -> Example:
-    text = generator.choice([_number, _name, _emoji, _foreign, _address])(generator)
-    if generator.random() < 0.3:
+    """With a text that no language translates, at either end or in the pair's place."""
+    text = generator.choice([_number, _name, _emoji, _foreign, _foreign, _address, _signs])(generator)
+    place = generator.random()
+    if place < 0.3:
+        return replace(pair, source=text, target=text)
+    if place < 0.6:
         return replace(pair, source=f"{text} {pair.source}", target=f"{text} {pair.target}")
     return replace(pair, source=f"{pair.source} {text}", target=f"{pair.target} {text}")
 
@@ -116,8 +133,14 @@ def _number(generator: random.Random) -> str:
 
 
 def _name(generator: random.Random) -> str:
-    names = ("".join(generator.choices(_SYLLABLES, k=generator.randint(2, 4))) for _ in range(generator.randint(1, 2)))
-    return " ".join(name.capitalize() for name in names)
+    """One name, two, or two with a hyphen."""
+
+    def one() -> str:
+        parts = ("".join(map(generator.choice, (_BEGINNINGS, _VOWELS, _ENDS))) for _ in range(generator.randint(1, 3)))
+        return "".join(parts).capitalize()
+
+    count = generator.choice([1, 1, 2])
+    return generator.choice([" ", " ", " ", "-"]).join(one() for _ in range(count))
 
 
 def _emoji(generator: random.Random) -> str:
@@ -126,9 +149,17 @@ def _emoji(generator: random.Random) -> str:
 
 def _foreign(generator: random.Random) -> str:
     letters = generator.choice(_SCRIPTS)
-    return " ".join(
-        "".join(generator.choices(letters, k=generator.randint(2, 6))) for _ in range(generator.randint(1, 3))
-    )
+    words = ["".join(generator.choices(letters, k=generator.randint(1, 8))) for _ in range(generator.randint(1, 5))]
+    return generator.choice([" ", " ", ", "]).join(words) + generator.choice(["", ".", "!", "?"])
+
+
+def _signs(generator: random.Random) -> str:
+    """Punctuation, or a formula."""
+    if generator.random() < 0.3:
+        return generator.choice(_FULL_STOPS + "-*=+&/") * generator.randint(1, 4)
+    left, right = (generator.choice(string.ascii_letters + string.digits) for _ in range(2))
+    signs = "".join(generator.choices("=+-*/<>^%$&|~", k=generator.randint(1, 2)))
+    return f"{left} {signs} {right}{generator.choice(['', f' {signs[0]} {generator.randrange(100)}'])}"
 
 
 def _address(generator: random.Random) -> str:

@@ -84,11 +84,11 @@ class AugmentConfig(_Section):
     """Shares of the training pairs after which one made of them follows (``training.augmentation``)."""
 
     upper_case: Share = 0.0
-    unpunctuated: Share = 0.0  # a source in lower case without its full stop, as people type
+    unpunctuated: Share = 0.0  # a source without its full stop and, every other, in lower case, as people type
     joined: Share = 0.0  # with one to three other pairs: a longer text
     renamed: Share = 0.0  # another name or number where both sides have the same one
-    quoted: Share = 0.0  # in quotation marks or brackets: of any style in the source, plain ones in the target
-    copied: Share = 0.0  # with a number, a name, emoji, or letters of another script, the same on both sides
+    quoted: Share = 0.0  # in quotation marks, of any style in the source and plain ones in the target, or in brackets
+    copied: Share = 0.0  # with a number, a name, emoji, or another script, the same on both sides; or that alone
     seed: Seed = 1
 
 
