@@ -5,6 +5,7 @@ Wraps sentencex, which knows the abbreviations and marks of hundreds of language
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ _UNFINISHED_WITH_ORDINALS = re.compile(r"(?:^|[\s(])(?:[^\W\d_]|\d{1,2})\.$")
 _ORDINALS = frozenset(["bs", "cs", "da", "de", "et", "eu", "fi", "fo", "hr", "hu", "is", "lb", "lv", "nb", "nn", "no"])
 _ORDINALS |= {"pl", "sk", "sl", "sr", "tr"}
 _SPACES = re.compile(r"\s+")
+_WIDE_SPACE = re.compile(r"[^\S\x00-\x7f]")
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,8 @@ def split_sentences(text: str, language: str) -> tuple[Span, ...]:
     """
     spans: list[Span] = []
     unfinished = _UNFINISHED_WITH_ORDINALS if language.split("-")[0].lower() in _ORDINALS else _UNFINISHED
-    for found in get_sentence_boundaries(language, text):
-        span = _stripped(text, found["start_index"], found["end_index"])
+    for begin, end in _boundaries(text, language):
+        span = _stripped(text, begin, end)
         if not span.of(text):
             continue
         last = spans[-1] if spans else span
@@ -87,6 +91,19 @@ def rejoin(text: str, parts: Sequence[Span], translations: Sequence[str]) -> tup
         places.append(Span(len(written), len(written) + len(translation)))
         written += translation
     return written, tuple(places)
+
+
+def _boundaries(text: str, language: str) -> list[tuple[int, int]]:
+    """Those of sentencex, which counts bytes as characters where it looks for a space behind an initial, and panics at
+    a wide one. A text that it cannot read is one sentence."""
+    try:
+        found = get_sentence_boundaries(language, _WIDE_SPACE.sub(" ", text))
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of Rust: no Exception, and in no module to import it from
+            raise
+        _log.exception("a text of %d characters was not split", len(text))
+        return [(0, len(text))]
+    return [(sentence["start_index"], sentence["end_index"]) for sentence in found]
 
 
 def _stripped(text: str, begin: int, end: int) -> Span:

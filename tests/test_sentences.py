@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from service import sentences
 from service.sentences import Span, cut_to_fit, split_sentences
 
 TEXTS = st.text(st.sampled_from("ab.!?…。 \n\t\u00a0\u2009😀é\u0301,;\"»«'A1中")) | st.text()
@@ -17,7 +20,7 @@ def found_in(text: str, language: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("language", "sentences"),
+    ("language", "expected"),
     [
         ("de", ["Hallo Dr. Müller!", "Das war am 1. Mai, z. B. in Köln.", "Wirklich?"]),
         ("en", ["Mr. Smith paid $3.50.", "“Really?” she asked.", "Yes!", "See e.g. page 5."]),
@@ -27,14 +30,47 @@ def found_in(text: str, language: str) -> list[str]:
         ("es", ["¿Dónde está el Sr. García?", "¡Allí!", "No lo sé…"]),
     ],
 )
-def test_abbreviations_end_no_sentence(language: str, sentences: list[str]) -> None:
-    assert found_in(" ".join(sentences), language) == sentences
+def test_abbreviations_end_no_sentence(language: str, expected: list[str]) -> None:
+    assert found_in(" ".join(expected), language) == expected
 
 
 def test_a_line_that_goes_on_is_one_sentence_and_a_paragraph_ends_one() -> None:
     assert found_in("This goes\non here. And\n\nthis is new", "en") == ["This goes\non here.", "And", "this is new"]
 
 
+@pytest.mark.parametrize("space", ["\u00a0", "\u202f", "\u2003", "\u3000"])
+def test_a_wide_space_behind_an_initial_is_a_space(space: str) -> None:
+    text = f"Nimm den Plan{space}B{space}. Ja{space}! Nein."
+    spans = split_sentences(text, "fr")
+    assert len(spans) > 1
+    assert spans == split_sentences(text.replace(space, " "), "fr")
+
+
+class PanicException(BaseException):  # what Rust's panics are called
+    pass
+
+
+def test_a_text_that_the_splitter_cannot_read_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def panic(language: str, text: str) -> None:
+        raise PanicException
+
+    monkeypatch.setattr(sentences, "get_sentence_boundaries", panic)
+    with caplog.at_level(logging.CRITICAL):
+        assert split_sentences(" One. Two. ", "en") == (Span(1, 10),)
+
+
+def test_to_stop_is_no_panic(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(language: str, text: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sentences, "get_sentence_boundaries", stop)
+    with pytest.raises(KeyboardInterrupt):
+        split_sentences("One. Two.", "en")
+
+
+@example("A\u00a0.", "en")
 @given(TEXTS, LANGUAGES)
 def test_between_sentences_there_is_white_space_alone(text: str, language: str) -> None:
     end = 0

@@ -186,7 +186,9 @@ class TranslationServicer:
                 # Cancelled by the client or by its deadline: the futures are cancelled with us. gRPC wants it raised.
                 self._metrics.failures.labels(cancellation(context)).inc()
                 raise
-            except Exception:
+            except (KeyboardInterrupt, SystemExit, GeneratorExit):
+                raise
+            except BaseException:  # a panic of a library in Rust is no Exception; without an answer the caller waits
                 failure = InternalError(uuid.uuid4().hex)
                 _log.exception("request %s", failure.metadata["request_id"])
             self._metrics.failures.labels(failure.reason).inc()

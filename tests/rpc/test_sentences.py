@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import grpc
 import pytest
 from heed.v1 import attention_pb2, translation_pb2
 from heed.v1 import translation_service_pb2 as messages
 from heed.v1.translation_service_pb2 import TranslateRequest
 from heed.v1.translation_service_pb2_grpc import TranslationServiceStub
 
+from service import presenter
 from service.bundle.repository import Bundle
 from tests.rpc.calls import info, refused
 
@@ -98,3 +100,22 @@ async def test_a_sentence_cut_short_cuts_the_text_short(stub: TranslationService
 async def test_an_unknown_splitting_is_refused(stub: TranslationServiceStub) -> None:
     _, error = await refused(stub.Translate(TranslateRequest(contents=["a"], sentence_splitting=9)))  # type: ignore[arg-type]
     assert (error.reason, error.metadata["field"]) == ("INVALID_FIELD", "sentence_splitting")
+
+
+class _Panic(BaseException):  # as the libraries in Rust raise it
+    pass
+
+
+async def test_a_panic_of_a_library_is_an_internal_error_with_an_id(
+    stub: TranslationServiceStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def panic(*arguments: object) -> None:
+        raise _Panic("not for the caller")
+
+    monkeypatch.setattr(presenter, "readable_parts", panic)
+    request = TranslateRequest(model="letters", contents=[TEXT], sentence_splitting=SPLIT)
+    code, why = await refused(stub.Translate(request, timeout=30.0))
+    assert code is grpc.StatusCode.INTERNAL
+    assert why.metadata["request_id"]
+    assert "not for the caller" not in str(why)
+    assert (await translated(stub, "abc"))[0].hypotheses
