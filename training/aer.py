@@ -43,7 +43,7 @@ def alignment_error_rate(found: Sequence[Iterable[Link]], gold: Sequence[Gold]) 
 def read_gold(path: Path, first: int = 1) -> list[Gold]:
     """One line a sentence, ``i-j`` sure and ``ipj`` possible, words counted from ``first``. Raises CorpusError."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise CorpusError(f"cannot read {path}: {error}") from error
     parsed = [_parse(line, first, f"{path}:{number}") for number, line in enumerate(lines, start=1)]

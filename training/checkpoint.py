@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -77,17 +78,27 @@ def _read(kind: type[W], path: Path) -> W:
         _check_types(state)
     except FileNotFoundError as error:
         raise CheckpointError(f"no checkpoint {path}: run `heed-train train CONFIG` first") from error
+    except MemoryError:
+        raise
     except Exception as error:  # torch and pickle raise a dozen kinds for damaged bytes
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which is how torch reads half a file
+            raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
         raise CheckpointError(f"{path} is damaged, or of another Heed: delete it, or restore it from a copy") from error
     return state
 
 
-def load_start(path: Path, data_sha256: dict[str, str]) -> dict[str, Tensor]:
-    """The weights that another run begins with: of the same tokenizers, whatever its text. Raises CheckpointError."""
+def load_start(path: Path, model_config: dict[str, Any], data_sha256: dict[str, str]) -> dict[str, Tensor]:
+    """The weights that another run begins with: of the same tokenizers, whatever its text, and of the same model but
+    for its dropout. Raises CheckpointError."""
     state = _read(Weights, path)
+    there, here = ({**values, "dropout": None} for values in (_with_defaults(state.model_config), model_config))
+    if different := _differences(there, here):
+        raise CheckpointError(f"start_from: {path} is of another model ({'; '.join(different)}): make them the same")
     for name in ("source.spm", "target.spm"):
         if state.data_sha256.get(name) != data_sha256[name]:
-            raise CheckpointError(f"{path} is of other tokenizers ({name} differs): prepare again with `start_from`")
+            raise CheckpointError(
+                f"start_from: {path} is of other tokenizers ({name} differs): run `heed-train prepare CONFIG` again"
+            )
     return state.model
 
 

@@ -59,6 +59,12 @@ class TsvFile(_Section):
     target_column: Positive = 2
     target_language: str | None = None  # of a model of several target languages: which
 
+    @model_validator(mode="after")
+    def _check_columns(self) -> TsvFile:
+        if self.source_column == self.target_column:
+            raise ValueError(f"source_column and target_column are both {self.source_column}: name two columns")
+        return self
+
 
 class PairFiles(_Section):
     """Two files with as many lines, plain or .gz."""
@@ -66,6 +72,18 @@ class PairFiles(_Section):
     source: Path
     target: Path
     target_language: str | None = None  # as above
+
+
+_FILE_FORMS = ("<tsv>", "<pair>")
+
+
+def _form_of(values: object) -> str:
+    return _FILE_FORMS[0] if isinstance(values, TsvFile) or (isinstance(values, dict) and "tsv" in values) else "<pair>"
+
+
+TextFile = Annotated[
+    Annotated[TsvFile, Tag(_FILE_FORMS[0])] | Annotated[PairFiles, Tag(_FILE_FORMS[1])], Discriminator(_form_of)
+]
 
 
 class FilterConfig(_Section):
@@ -104,9 +122,9 @@ class FileCorpus(_Section):
     """Where the sentence pairs come from: files, with files or groups held out."""
 
     kind: Literal["files"]
-    training: list[TsvFile | PairFiles] = Field(min_length=1)
-    validation: list[TsvFile | PairFiles] | None = None
-    test: list[TsvFile | PairFiles] | None = None
+    training: list[TextFile] = Field(min_length=1)
+    validation: list[TextFile] | None = None
+    test: list[TextFile] | None = None
     held_out: HeldOut | None = None
     lower_case: bool = False  # all text, as that of some published scores is
     filters: FilterConfig = FilterConfig()  # of the training files, and of what is held out of them
@@ -300,7 +318,8 @@ class TrainingConfig(_Section):
 
     One update sees ``accumulate`` batches, which all processes share; a batch is sentences of like length, of at most
     ``batch_tokens`` padded source plus target tokens, or, where ``batch_sentences`` is set, so many sentences of any
-    length. Rates: ``training.schedules``; what is kept and when to stop: ``training.selection``.
+    length. Tokens are those of the plain cut; one drawn at random (``sampling``) is longer, at alpha 0.3 by half.
+    Rates: ``training.schedules``; what is kept and when to stop: ``training.selection``.
     """
 
     updates: Positive
@@ -478,7 +497,7 @@ def load_config(path: Path) -> Config:
         raise ConfigError(f"{path}: " + "; ".join(problems)) from error
 
 
-_BRANCHES = ("str", "list[str]")  # of a union, which pydantic names as if they were keys
+_BRANCHES = ("str", "list[str]", "GoldenText", *_FILE_FORMS)  # of a union, which pydantic names as if they were keys
 
 
 def _describe(entry: object) -> str:

@@ -7,7 +7,8 @@
     {training,validation}.{source,target}.{ids,offsets}.npy
     training.lines.npy                       where each line of training.tsv begins, for subword regularisation
     {training,validation}.context.{ids,offsets,sentences}.npy    for a task of documents
-    done.json                                written last: the config it was made from, sha256 of every file
+    report.json                              of files: what became of every line
+    done.json                                the config it was made from, sha256 of every file here and of those read
 """
 
 from __future__ import annotations
@@ -29,13 +30,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from service.bundle.errors import BundleError
 from service.bundle.tokenizer import TokenizedText, Tokenizer
-from training.augmentation import augmented
-from training.config import Config, CorpusConfig, FileCorpus, TaskCorpus, TokenizersConfig
+from training.config import Config, CorpusConfig, FileCorpus, TaskCorpus, TokenizersConfig, TsvFile
 from training.errors import CorpusError
-from training.files import write_atomically
+from training.files import folder_to_replace, write_atomically
 from training.tasks import TASKS, Example
 from training.text_files import SIDES as SIDES
-from training.text_files import Report, split_files
+from training.text_files import Report, group_key, split_files, without
 from training.tokenizers import train_tokenizer
 
 _CORPUS_CONFIG: TypeAdapter[CorpusConfig] = TypeAdapter(CorpusConfig)
@@ -204,19 +204,28 @@ def _read_line(line: str) -> Example:
 def prepare(config: Config, progress: Progress) -> Corpus:
     """Generate or read the text, train the tokenizers, write the arrays.
 
-    A finished corpus of the same settings is kept. Raises CorpusError.
+    A finished corpus of the same settings and files is kept; one of others stays until the new one is whole. Raises
+    CorpusError.
     """
     directory = config.run_directory / "data"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CorpusError(f"cannot make the folder {directory}: {error.strerror}") from error
-    marker = directory / "done.json"
-    done = _read_marker(marker)
+    inputs = _hash_inputs(config)
+    done = _read_marker(directory / "done.json")
     if done is not None and _same_settings(done["prepared_from"], config):
-        progress(f"{directory} is already prepared")
-        return Corpus(directory)
-    marker.unlink(missing_ok=True)
+        before = done.get("inputs", {})
+        changed = [name for name, sha256 in inputs.items() if before.get(name, sha256) != sha256]
+        if not changed:
+            progress(f"{directory} is already prepared")
+            return Corpus(directory)
+        progress(f"{', '.join(changed)} changed since {directory} was prepared: preparing again")
+    try:
+        with folder_to_replace(directory) as partial:
+            _prepare(config, partial, inputs, progress)
+    except OSError as error:
+        raise CorpusError(f"cannot write the folder {directory}: {error.strerror}; it is as it was") from error
+    return Corpus(directory)
+
+
+def _prepare(config: Config, directory: Path, inputs: dict[str, str], progress: Progress) -> None:
     if isinstance(config.corpus, TaskCorpus):
         _write_texts(config.corpus, directory, progress)
     else:
@@ -224,19 +233,32 @@ def prepare(config: Config, progress: Progress) -> Corpus:
     np.save(directory / "training.lines.npy", line_begins(directory / "training.tsv"))
     languages = config.corpus.target_languages if isinstance(config.corpus, FileCorpus) else frozenset[str]()
     pieces = [language_piece(language) for language in sorted(languages)]
+    if config.start_from is not None and isinstance(config.corpus, FileCorpus):
+        _check_start(config.start_from, directory, both_ways=bool(languages))
     for side in SIDES:
         if config.start_from is None:
             tokenizer = _train_tokenizer(config.tokenizers, directory, side, pieces)
         else:
-            tokenizer = _take_tokenizer(config, directory, side)
+            tokenizer = _take_tokenizer(config, config.start_from, directory, side, pieces)
         progress(f"{side} tokenizer: {config.tokenizers.source.kind}, {tokenizer.vocabulary_size} pieces")
         for part in ("training", "validation"):
             _write_arrays(tokenizer, directory, part, side, isinstance(config.corpus, FileCorpus))
             if side == "source" and config.task is not None and config.task.context_sentences:
                 _write_context(tokenizer, directory, part)
     hashes = {path.name: _sha256(path) for path in sorted(directory.iterdir())}
-    write_atomically(marker, json.dumps({"prepared_from": _prepared_from(config), "sha256": hashes}, indent=1).encode())
-    return Corpus(directory)
+    done = {"prepared_from": _prepared_from(config), "inputs": inputs, "sha256": hashes}
+    write_atomically(directory / "done.json", json.dumps(done, indent=1).encode())
+
+
+def _hash_inputs(config: Config) -> dict[str, str]:
+    """The sha256 of every file that is read; without those that are not there (any more)."""
+    corpus, paths = config.corpus, list[Path]()
+    if isinstance(corpus, FileCorpus):
+        for entry in (*corpus.training, *(corpus.validation or ()), *(corpus.test or ())):
+            paths += [entry.tsv] if isinstance(entry, TsvFile) else [entry.source, entry.target]
+    if config.start_from is not None:
+        paths += [config.start_from / "data" / name for name in ("training.tsv", *(f"{side}.spm" for side in SIDES))]
+    return {str(path): _sha256(path) for path in paths if path.is_file()}
 
 
 def _read_marker(marker: Path) -> dict[str, Any] | None:
@@ -285,29 +307,49 @@ def _train_tokenizer(settings: TokenizersConfig, directory: Path, side: str, pie
     return train_tokenizer(of_side, directory / "training.tsv", columns, path, pieces)
 
 
-def _take_tokenizer(config: Config, directory: Path, side: str) -> Tokenizer:
-    """That of the run to start from, which must be of the same settings."""
-    if config.start_from is None:
-        raise ValueError("there is no run to start from")
-    started = Corpus(config.start_from / "data")
+def _take_tokenizer(config: Config, run: Path, directory: Path, side: str, pieces: list[str]) -> Tokenizer:
+    """That of the run to start from, which must be of the same settings and know the same target languages."""
+    started = Corpus(run / "data")
     if not started.has_tokenizers_of(config):
+        raise CorpusError(f"start_from: the tokenizers of {run} are of other settings: use its `tokenizers`")
+    tokenizer = started.tokenizer(side)
+    if missing := [piece for piece in pieces if not tokenizer.is_control(piece)]:
         raise CorpusError(
-            f"start_from: the tokenizers of {config.start_from} are of other settings: use its `tokenizers`"
+            f"start_from: the tokenizers of {run} have no {', '.join(missing)}: it was trained without those target "
+            "languages, and a model does not learn of new ones"
         )
     write_atomically(directory / f"{side}.spm", started.tokenizer_path(side).read_bytes())
-    return started.tokenizer(side)
+    return tokenizer
+
+
+def _check_start(run: Path, directory: Path, both_ways: bool) -> None:
+    """Raises CorpusError where the run to start from was trained on what is held out here: no score would be clean."""
+    held: list[set[str]] = [set(), set()]
+    for part in ("validation", "test"):
+        with (directory / f"{part}.tsv").open(encoding="utf-8", newline="\n") as lines:
+            for example in map(_read_line, lines):
+                for keys, side in zip(held, SIDES, strict=True):
+                    keys.add(group_key(getattr(example, side)))
+    seen = (held[0] | held[1],) * len(SIDES) if both_ways else tuple(held)
+    report = Report()
+    pairs = Corpus(run / "data").examples("training")
+    kept = sum(1 for _ in without(pairs, seen, report, "held out here"))
+    if count := report.refused.total():
+        raise CorpusError(
+            f"start_from: {count} of the {kept + count} pairs that {run} was trained on are held out here: hold out "
+            "the same in both (corpus.held_out and corpus.filters)"
+        )
 
 
 def _write_split_files(corpus: FileCorpus, directory: Path, progress: Progress) -> None:
     report = Report()
     for part, pairs in split_files(corpus, report).items():
-        written = augmented(pairs, corpus.augment) if part == "training" else pairs
-        report.kept[part] = _write_tsv(directory / f"{part}.tsv", written)
+        report.kept[part] = _write_tsv(directory / f"{part}.tsv", pairs)
     for line in report.summary():
         progress(line)
     write_atomically(directory / "report.json", json.dumps(vars(report), indent=1).encode())
     if empty := [part for part, count in report.kept.items() if not count]:
-        raise CorpusError(f"no pair is left for {', '.join(empty)}: look at {directory / 'report.json'}")
+        raise CorpusError(f"no pair is left for {', '.join(empty)}: {report.summary()[0]}")
 
 
 def _write_texts(settings: TaskCorpus, directory: Path, progress: Progress) -> None:

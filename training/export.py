@@ -36,6 +36,7 @@ from training.align import chosen_alignment
 from training.alignment import measure_alignment
 from training.config import Config, FileCorpus, GoldenText
 from training.corpus import SIDES, Corpus, ParallelArrays, language_piece
+from training.files import folder_to_replace
 from training.graphs import WEIGHTS_FILE, round_weights, write_graphs, write_weights
 from training.models.interface import AutoregressiveModel, TranslationModel
 from training.parity import prove_parity, translate
@@ -106,10 +107,7 @@ def write_bundle(
     """
     model.eval()
     alignment = alignment or model.alignment
-    partial, replaced = (directory.with_name(f".{directory.name}.{kind}") for kind in ("partial", "replaced"))
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with folder_to_replace(directory) as partial:
         weights = write_weights(model, partial / WEIGHTS_FILE, _DTYPES[config.export.weights_dtype])
         graphs = write_graphs(model, partial, weights, alignment)
         worst = prove_parity(model, partial, graphs)
@@ -153,12 +151,6 @@ def write_bundle(
         _write_manifest(manifest, partial)
         for path in partial.iterdir():
             path.chmod(0o644)  # safetensors writes for the owner alone; a container serves as another user
-        if directory.exists():  # a kill between these two lines leaves the old bundle beside, under another name
-            directory.rename(replaced)
-        partial.rename(directory)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
     return directory
 
 

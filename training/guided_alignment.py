@@ -14,7 +14,6 @@ import sentencepiece
 import torch
 from torch import Tensor
 
-from service.bundle.tokenizer import EOS_ID, PAD_ID
 from training.aer import Link, parse_links
 from training.batches import Batch
 from training.corpus import SIDES, Corpus, Lines, line_begins
@@ -29,15 +28,17 @@ class WordNumbers:
     def __init__(self, tokenizer: Path) -> None:
         """``tokenizer``: a SentencePiece model."""
         processor = sentencepiece.SentencePieceProcessor(model_file=str(tokenizer))
-        pieces = (processor.id_to_piece(token) for token in range(processor.get_piece_size()))
-        self._begins = np.array([piece.startswith(_SPACE) for piece in pieces])
+        tokens = range(processor.get_piece_size())
+        self._begins = np.array([processor.id_to_piece(token).startswith(_SPACE) for token in tokens])
+        self._control = np.array([processor.is_control(token) for token in tokens])
 
     def of(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Word numbers from 0 of token ids (…, length); -1 for `</s>` and padding."""
-        begins = self._begins[ids]
-        begins[..., 0] = True
-        numbers = np.cumsum(begins, axis=-1) - 1
-        return np.where((ids == EOS_ID) | (ids == PAD_ID), -1, numbers)
+        """Word numbers from 0 of token ids (…, length); -1 for `</s>`, padding and the piece of a target language."""
+        begins, control = self._begins[ids], self._control[ids]
+        first = control.argmin(axis=-1, keepdims=True)
+        np.put_along_axis(begins, first, True, axis=-1)
+        numbers = np.cumsum(begins & ~control, axis=-1) - 1
+        return np.where(control, -1, numbers)
 
 
 class TrainingLinks:

@@ -44,7 +44,7 @@ class Validation:
 class Selection:
     """The state of one run's choices.
 
-    ``best`` (with their ranks) and ``last`` are updates whose weights are kept, best and newest first.
+    ``best`` (with their ranks by ``measure``) and ``last`` are updates whose weights are kept, best and newest first.
     """
 
     best: list[tuple[tuple[float, float], int]] = field(default_factory=list)
@@ -52,9 +52,13 @@ class Selection:
     without_improvement: int = 0
     since_reduction: int = 0
     reductions: int = 0
+    measure: str = ""  # "" until the first, and of an older Heed
 
     def record(self, config: TrainingConfig, update: int, found: Validation) -> bool:
-        """Take one validation; True when it is the best so far."""
+        """Take one validation; True when it is the best so far: of those by this measure, which may be a new one."""
+        if self.measure not in ("", config.select_by):
+            self.best, self.without_improvement, self.since_reduction = [], 0, 0
+        self.measure = config.select_by
         rank = found.rank(config.select_by)
         improved = not self.best or rank > self.best[0][0]
         kept = [entry for entry in self.best if entry[1] != update]

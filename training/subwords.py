@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import random
+from array import array
 from bisect import bisect
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -23,7 +24,7 @@ from service.bundle.tokenizer import EOS_ID
 
 _SPACE = "▁"  # SentencePiece's sign for a space: pieces may begin with it, none crosses it
 _RARE = 10.0  # how much less likely than the least likely piece SentencePiece takes a character without a piece to be
-_REMEMBERED_WORDS = 200_000
+_REMEMBERED_WORDS = 50_000
 
 
 class SubwordSampler:
@@ -66,12 +67,13 @@ class _Pieces:
         self.scores: list[float] = [processor.get_score(number) for number in numbers]
         self.longest = max(map(len, self.ids))
         self.rare_score = min(self.scores[number] for number in usual) - _RARE
+        self._alone = [(number,) for number in numbers]  # made once: remembered words hold many
         self._bytes = [processor.piece_to_id(f"<0x{value:02X}>") for value in range(256)]
 
     def spelt(self, text: str) -> tuple[int, ...]:
         """A piece, or the bytes of what is none."""
         number = self.ids.get(text)
-        return tuple(self._bytes[value] for value in text.encode()) if number is None else (number,)
+        return tuple(self._bytes[value] for value in text.encode()) if number is None else self._alone[number]
 
 
 class _Cutter(Protocol):
@@ -81,9 +83,9 @@ class _Cutter(Protocol):
 class _Ends(NamedTuple):
     """The pieces that may end at a place of a word: where they begin, their ids, their weights summed up."""
 
-    begins: list[int]
-    tokens: list[tuple[int, ...]]
-    weights: list[float]
+    begins: tuple[int, ...]
+    tokens: tuple[tuple[int, ...], ...]
+    weights: array[float]
 
 
 class _UnigramCutter:
@@ -114,9 +116,9 @@ class _UnigramCutter:
                 begins.append(end - 1)
             paths = [forward[begin] + alpha * self._score(word[begin:end]) for begin in begins]
             most = max(paths)
-            weights = list(accumulate(math.exp(path - most) for path in paths))
+            weights = array("d", accumulate(math.exp(path - most) for path in paths))
             forward.append(most + math.log(weights[-1]))
-            lattice.append(_Ends(begins, [pieces.spelt(word[begin:end]) for begin in begins], weights))
+            lattice.append(_Ends(tuple(begins), tuple(pieces.spelt(word[begin:end]) for begin in begins), weights))
         return lattice
 
     def _score(self, piece: str) -> float:

@@ -2,8 +2,8 @@
 
 A file is a TSV of two or more columns, or two files with as many lines; plain or gzip. A malformed line is reported by
 its number and passed over; so is a pair that a filter refuses, each counted by its reason. Held-out pairs are chosen by
-groups: all pairs of one source (or target) sentence go together, and no training pair has a source or a target that the
-held-out parts have. The annotation of a pair is its target language where the files name it. Called by
+groups: all pairs of one source (or target) sentence go together, and no training pair, made ones too, has a source or a
+target that the held-out parts have. The annotation of a pair is its target language where the files name it. Called by
 ``training.corpus``.
 """
 
@@ -18,9 +18,11 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import IO
 
+from training.augmentation import augmented
 from training.config import FileCorpus, FilterConfig, PairFiles, TsvFile
 from training.errors import CorpusError
 from training.tasks import Example
@@ -63,22 +65,32 @@ def split_files(corpus: FileCorpus, report: Report) -> dict[str, Iterator[Exampl
 
     Raises CorpusError for a file that cannot be read, pair files of unequal length, or a part without any pair.
     """
-    if corpus.held_out is None:
-        parts = {"validation": corpus.validation, "test": corpus.test}
-        of_held = Report()  # whose lines are not the training's; what is wrong with them is told all the same
-        held = {
-            name: list(_clean(_read(files or [], of_held), _ALL, of_held, corpus.lower_case))
-            for name, files in parts.items()
-        }
-        report.malformed += of_held.malformed
-    else:
-        held = _hold_out(corpus)
+    held = _read_held_out(corpus, report) if corpus.held_out is None else _hold_out(corpus)
     seen = tuple({group_key(getattr(pair, side)) for pairs in held.values() for pair in pairs} for side in SIDES)
     if corpus.target_languages:  # what is a target in one direction is a source in another
         seen = (seen[0] | seen[1],) * len(SIDES)
-    clean = _clean(_read(corpus.training, report), corpus.filters, report, corpus.lower_case)
-    training = _without(clean, seen, report)
+    duplicates: set[int] = set()
+
+    def of_file(entry: TsvFile | PairFiles) -> Iterator[Example]:
+        """What is made of a file's pairs is made of its own: another's may be in other languages."""
+        clean = _clean(_read([entry], report), corpus.filters, report, corpus.lower_case, duplicates)
+        own = without(clean, seen, report, "held out, or like one that is")
+        return without(augmented(own, corpus.augment), seen, report, "made, and like one that is held out")
+
+    training = itertools.chain.from_iterable(map(of_file, corpus.training))
     return {"training": training, **{name: iter(pairs) for name, pairs in held.items()}}
+
+
+def _read_held_out(corpus: FileCorpus, report: Report) -> dict[str, list[Example]]:
+    """The files that are named for the parts, whole but for what cannot be read, which is counted by part."""
+    held: dict[str, list[Example]] = {}
+    for name, files in zip(_PARTS, (corpus.validation, corpus.test), strict=True):
+        own = Report()
+        held[name] = list(_clean(_read(files or [], own), _ALL, own, corpus.lower_case, set()))
+        report.lines += own.lines
+        report.refused.update({f"{reason} in {name}": count for reason, count in own.refused.items()})
+        report.malformed += own.malformed
+    return held
 
 
 SIDES = ("source", "target")
@@ -102,28 +114,53 @@ def _hold_out(corpus: FileCorpus) -> dict[str, list[Example]]:
 
 def _held_pairs(corpus: FileCorpus, groups: int, by: str) -> Iterator[Example]:
     def stream() -> Iterator[Example]:
-        return _clean(_read(corpus.training, Report()), corpus.filters, Report(), corpus.lower_case)
+        return _clean(_read(corpus.training, Report()), corpus.filters, Report(), corpus.lower_case, set())
 
-    least = sorted({_hash(group_key(getattr(pair, by))) for pair in stream()})[:groups]
+    least = _least_distinct((_hash(group_key(getattr(pair, by))) for pair in stream()), groups)
     if len(least) < groups:
         raise CorpusError(f"corpus.held_out wants {groups} groups, and there are {len(least)} {by} sentences in all")
     wanted = set(least)
     return (pair for pair in stream() if _hash(group_key(getattr(pair, by))) in wanted)
 
 
+def _least_distinct(numbers: Iterable[int], count: int) -> list[int]:
+    """As ``sorted(set(numbers))[:count]``, without holding more than twice as many."""
+    least: set[int] = set()
+    for number in numbers:
+        least.add(number)
+        if len(least) >= 2 * count + 1000:
+            least = set(sorted(least)[:count])
+    return sorted(least)[:count]
+
+
 def group_key(text: str) -> str:
-    """What makes two sentences one for a split: their letters and digits, without case."""
-    return re.sub(r"[\W_]+", " ", text.casefold()).strip()
+    """What makes two sentences one for a split: their letters, with their marks, and digits, without case; of a text
+    that has none, itself."""
+    folded = text.casefold()
+    between = _NO_WORD if max(folded, default="") < _FIRST_MARK else _no_word_nor_mark()
+    return between.sub(" ", folded).strip() or folded
+
+
+_NO_WORD = re.compile(r"[\W_]+")
+_FIRST_MARK = "\u0300"
+
+
+@cache
+def _no_word_nor_mark() -> re.Pattern[str]:
+    """Thirty times slower, for the scripts that write their vowels with marks, which the letters of ``re`` are not."""
+    marks = "".join(map(chr, (code for code in range(0x110000) if unicodedata.category(chr(code))[0] == "M")))
+    return re.compile(rf"(?:(?![{marks}])[\W_])+")
 
 
 def _hash(key: str) -> int:
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8])
 
 
-def _without(pairs: Iterable[Example], seen: tuple[set[str], ...], report: Report) -> Iterator[Example]:
+def without(pairs: Iterable[Example], seen: tuple[set[str], ...], report: Report, reason: str) -> Iterator[Example]:
+    """The pairs neither side of which was seen on that side."""
     for pair in pairs:
         if any(group_key(getattr(pair, side)) in keys for side, keys in zip(SIDES, seen, strict=True)):
-            report.refused["held out, or like one that is"] += 1
+            report.refused[reason] += 1
         else:
             yield pair
 
@@ -131,8 +168,10 @@ def _without(pairs: Iterable[Example], seen: tuple[set[str], ...], report: Repor
 # --- filters ---------------------------------------------------------------------------------------------------------
 
 
-def _clean(pairs: Iterable[Example], filters: FilterConfig, report: Report, lower_case: bool) -> Iterator[Example]:
-    duplicates: set[int] = set()
+def _clean(
+    pairs: Iterable[Example], filters: FilterConfig, report: Report, lower_case: bool, duplicates: set[int]
+) -> Iterator[Example]:
+    """``duplicates``: hashes of the pairs that were taken before, which these are put to."""
     for pair in pairs:
         source, target = normalize(pair.source), normalize(pair.target)
         sides = (source.lower(), target.lower()) if lower_case else (source, target)
@@ -208,7 +247,7 @@ def _lines(path: Path, report: Report) -> Iterator[tuple[int, str | None]]:
             for number, line in enumerate(file, start=1):
                 report.lines += 1
                 try:
-                    text = line.decode("utf-8").rstrip("\r\n")
+                    text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
                 except UnicodeDecodeError:
                     report.malform(path, number, "not valid UTF-8")
                     text = None

@@ -16,7 +16,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -114,7 +114,7 @@ class Trainer:
             self._restore()
         else:
             if config.start_from is not None:
-                _start_from(self.model, config.start_from, corpus)
+                _start_from(self.model, config.start_from, config.model.model_dump(), corpus)
             if self._processes.count > 1:  # the same start everywhere, then dropout of its own in each process
                 torch.manual_seed(settings.seed + self._processes.rank)
 
@@ -282,9 +282,6 @@ class Trainer:
         kept.mkdir(exist_ok=True)
         if self._update in self._selection.kept:
             checkpoint.save(kept / f"{self._update}.pt", state)
-        for path in kept.glob("*.pt"):
-            if int(path.stem) not in self._selection.kept:
-                path.unlink()
 
     def _save_state(self) -> None:
         random_states = [{"cpu": numbers} for numbers in self._processes.gather(torch.get_rng_state())]
@@ -307,6 +304,9 @@ class Trainer:
             batch=self._batch,
         )
         checkpoint.save(self._directory / "last.pt", state)
+        for path in (self._directory / "kept").glob("*.pt"):  # not before: the last.pt that a kill leaves names them
+            if int(path.stem) not in self._selection.kept:
+                path.unlink()
 
     def _restore(self) -> None:
         path = self._directory / "last.pt"
@@ -344,6 +344,8 @@ class Trainer:
         )
         if self._update:
             journal.say(f"continuing after update {self._update}")
+            if self._selection.measure not in ("", settings.select_by):
+                journal.say(f"select_by is no longer {self._selection.measure}: the best is chosen anew")
         return journal
 
     @contextmanager
@@ -369,15 +371,9 @@ class Trainer:
                 signal.signal(number, before[number])
 
 
-def _start_from(model: TranslationModel, run: Path, corpus: Corpus) -> None:
+def _start_from(model: TranslationModel, run: Path, model_config: dict[str, Any], corpus: Corpus) -> None:
     """Raises CheckpointError for weights of another model; its dropout may be another."""
-    path = run / "best.pt"
-    try:
-        model.load_state_dict(checkpoint.load_start(path, corpus.hashes))
-    except RuntimeError as error:  # names every tensor, over many lines
-        raise CheckpointError(
-            f"start_from: {path} is of another model than `model` says: make them the same"
-        ) from error
+    model.load_state_dict(checkpoint.load_start(run / "best.pt", model_config, corpus.hashes))
 
 
 def load_weights(config: Config, corpus: Corpus) -> tuple[TranslationModel, list[int]]:
@@ -393,9 +389,11 @@ def load_weights(config: Config, corpus: Corpus) -> tuple[TranslationModel, list
         of_best = config.export.weights == "average_best"
         updates = [update for _, update in selection.best] if of_best else selection.last
         paths = [directory / "kept" / f"{update}.pt" for update in sorted(updates)]
-        if not paths or not all(path.is_file() for path in paths):
+        missing = [path.name for path in paths if not path.is_file()]
+        if missing or not paths:
+            which = "none" if len(missing) == len(paths) else f"no {', '.join(missing)}"
             raise CheckpointError(
-                f"export.weights is {config.export.weights}, and {directory} has kept none: "
+                f"export.weights is {config.export.weights}, and {directory} has kept {which}: "
                 f"train with training.{'keep_best' if of_best else 'keep_last'} of 2 or more"
             )
     states = [checkpoint.load(Weights, path, model_config, corpus.hashes) for path in paths]

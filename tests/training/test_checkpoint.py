@@ -157,9 +157,10 @@ def test_a_checkpoint_runs_no_code_of_its_own(tmp_path: Path) -> None:
     assert_damaged(path)
 
 
-def test_a_directory_is_no_checkpoint(tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_told_and_not_to_be_deleted(tmp_path: Path) -> None:
     (tmp_path / "last.pt").mkdir()
-    assert_damaged(tmp_path / "last.pt")
+    with pytest.raises(CheckpointError, match=r"^cannot read .*last\.pt: Is a directory$"):
+        load(Checkpoint, tmp_path / "last.pt", MODEL, DATA)
 
 
 @pytest.mark.parametrize(

@@ -332,18 +332,21 @@ def test_other_settings_are_prepared_anew(tmp_path: Path, copy: Path, change: st
     assert len(corpus.arrays("training")) == config.corpus.training_pairs == len(list(corpus.examples("training")))
 
 
-def test_a_corpus_that_was_never_finished_is_none(tmp_path: Path, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Preparing again with other settings is stopped half-way: neither the old nor the new corpus is there."""
+def test_a_corpus_that_is_not_finished_leaves_the_old_one(
+    tmp_path: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Preparing again with other settings is stopped half-way: a run of the old ones can go on."""
 
     def stop(*_arguments: object) -> None:
         raise KeyboardInterrupt
 
+    before = contents(copy)
     monkeypatch.setattr(corpus_module, "train_tokenizer", stop)
     with pytest.raises(KeyboardInterrupt):
         prepare(tiny_config(tmp_path, corpus={"seed": 4}), ignore_progress)
     monkeypatch.undo()
-    with pytest.raises(CorpusError, match="no prepared corpus"):
-        Corpus(copy)
+    assert contents(copy) == before
+    assert [path.name for path in copy.parent.iterdir()] == ["data"]
     again = prepare(tiny_config(tmp_path), ignore_progress)
     assert again.hashes.keys() == FILES - {"done.json"}
     assert len(list(again.examples("training"))) == len(again.arrays("training")) == 300
@@ -427,7 +430,7 @@ def test_a_tokenizer_that_is_gone_or_damaged_is_told(copy: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(CorpusError, match="cannot make the folder"):
+    with pytest.raises(CorpusError, match="cannot write the folder"):
         prepare(tiny_config(tmp_path / "file"), ignore_progress)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from training.files import write_atomically
+from training.files import folder_to_replace, write_atomically
 
 
 def names(directory: Path) -> list[str]:
@@ -68,3 +68,64 @@ def test_what_a_crash_left_behind_is_overwritten(tmp_path: Path) -> None:
 def test_a_missing_directory_is_an_oserror(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         write_atomically(tmp_path / "none" / "file.bin", b"new")
+
+
+# --- folders ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "1"
+    path.mkdir()
+    (path / "old").write_text("as it was")
+    return path
+
+
+def test_a_folder_is_made_or_replaced_whole(tmp_path: Path, folder: Path) -> None:
+    for path in (folder, tmp_path / "not" / "there"):
+        with folder_to_replace(path) as partial:
+            (partial / "new").write_text("new")
+        assert names(path) == ["new"]
+        assert names(path.parent) in (["1"], ["there"], ["1", "not"])
+
+
+@pytest.mark.parametrize("error", [OSError(), KeyboardInterrupt()])
+@pytest.mark.parametrize("step", ["filling", "first rename", "second rename"])
+def test_whatever_fails_the_old_folder_stays(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, step: str
+) -> None:
+    rename, seen = Path.rename, list[Path]()
+
+    def fail(path: Path, target: Path) -> Path:
+        seen.append(path)
+        if step != "filling" and len(seen) == (1 if step == "first rename" else 2):
+            raise error
+        return rename(path, target)
+
+    def replace() -> None:
+        with folder_to_replace(folder) as partial:
+            (partial / "new").write_text("new")
+            if step == "filling":
+                raise error
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(type(error)):
+        replace()
+    assert names(folder) == ["old"]
+    assert names(folder.parent) == ["1"]
+
+
+@pytest.mark.parametrize("kill_before", [1, 2, 3])
+def test_after_a_kill_the_next_call_finds_the_old_or_the_new_folder(folder: Path, kill_before: int) -> None:
+    """Before the first rename, between the two, and before the old one is deleted; and the next call fails too."""
+    partial, replaced = (folder.with_name(f".1.{kind}") for kind in ("partial", "replaced"))
+    partial.mkdir()
+    (partial / "new").write_text("new")
+    if kill_before > 1:
+        folder.rename(replaced)
+    if kill_before > 2:
+        partial.rename(folder)
+    with pytest.raises(KeyboardInterrupt), folder_to_replace(folder):
+        raise KeyboardInterrupt
+    assert names(folder) == (["new"] if kill_before > 2 else ["old"])
+    assert names(folder.parent) == ["1"]

@@ -17,12 +17,13 @@ from rich.console import Console
 from service.bundle.tokenizer import EOS_ID, PAD_ID
 from tests.training.conftest import tiny_values
 from training.batches import make_batch
-from training.config import Config
+from training.config import Config, TokenizerConfig
 from training.corpus import Corpus
 from training.errors import ConfigError, CorpusError
 from training.guided_alignment import TrainingLinks, WordNumbers, token_weights, word_links
 from training.models.interface import AutoregressiveModel
 from training.objective import Objective, cross_entropy
+from training.tokenizers import train_tokenizer
 from training.trainer import Trainer, build_model, load_weights
 
 TRANSFORMER = {"family": "transformer", "size": 16, "heads": 2, "feed_forward": 32, "encoder_layers": 1}
@@ -57,6 +58,16 @@ def test_characters_of_a_word_are_of_one_word(dates_corpus: Corpus) -> None:
     numbers = WordNumbers(dates_corpus.tokenizer_path("source"))
     ids = np.array(dates_corpus.tokenizer("source").encode_ids("1 May 2"))
     assert numbers.of(ids).tolist() == [0, 1, 1, 1, 1, 2, 2, -1], "the space is of the word behind it"
+
+
+def test_the_piece_of_a_target_language_is_no_word(tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("Wo ist er\tWhere is he\n", encoding="utf-8")
+    settings = TokenizerConfig(kind="word")
+    tokenizer = train_tokenizer(settings, pairs, (0,), tmp_path / "source.spm", ["<2en>"])
+    ids = np.array([[*tokenizer.encode_ids("Wo ist er", "<2en>")], [*tokenizer.encode_ids("Wo ist er"), PAD_ID]])
+    numbers = WordNumbers(tmp_path / "source.spm").of(ids)
+    assert numbers.tolist() == [[-1, 0, 1, 2, -1], [0, 1, 2, -1, -1]]
 
 
 def test_a_link_of_words_is_shared_by_their_tokens() -> None:

@@ -45,6 +45,16 @@ def recorded(settings: TrainingConfig, seen: list[Validation]) -> tuple[Selectio
     return selection, [selection.record(settings, 10 * (i + 1), found) for i, found in enumerate(seen)]
 
 
+def test_by_another_measure_the_best_begins_anew() -> None:
+    """20 BLEU and a loss of 2 do not compare."""
+    selection, _ = recorded(config("bleu", keep_best=2), [replace(MIDDLE, bleu=value) for value in (20.0, 30.0, 25.0)])
+    again = Selection.from_dict(json.loads(json.dumps(selection.to_dict())))
+    found = [again.record(config("loss", keep_best=2), 40 + i, MIDDLE) for i in range(2)]
+    assert found == [True, False]
+    assert [update for _, update in again.best] == [40, 41]
+    assert again.measure == "loss"
+
+
 # --- what is better --------------------------------------------------------------------------------------------------
 
 

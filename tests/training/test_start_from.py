@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from tests.training.conftest import ignore_progress, tiny_config
+from tests.training.conftest import ignore_progress, tiny_config, tiny_values
 from training.checkpoint import load_start
 from training.config import Config
 from training.corpus import Corpus, prepare
@@ -74,18 +75,78 @@ def test_tokenizers_of_other_settings_are_refused(first: Config, tmp_path: Path)
         prepare(config, ignore_progress)
 
 
-def test_weights_of_another_model_are_refused(first: Config, tmp_path: Path) -> None:
-    config = second(tmp_path, first, model={"embedding_size": 9})
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"embedding_size": 9}, "embedding_size: 8 there, 9 here"),
+        ({"input_feeding": True}, "input_feeding: False there, True here"),
+    ],
+)
+def test_weights_of_another_model_are_refused(
+    first: Config, tmp_path: Path, change: dict[str, object], told: str
+) -> None:
+    """Of the same shapes too."""
+    config = second(tmp_path, first, model=change)
     corpus = prepare(config, ignore_progress)
-    with pytest.raises(CheckpointError, match=r"start_from: .*best\.pt is of another model"):
+    with pytest.raises(CheckpointError, match=rf"start_from: .*best\.pt is of another model \(.*{told}"):
         trainer(config, corpus)
+
+
+def test_the_dropout_may_be_another(first: Config, tmp_path: Path) -> None:
+    config = second(tmp_path, first, model={"dropout": 0.3})
+    trainer(config, prepare(config, ignore_progress))
 
 
 def test_weights_of_other_tokenizers_are_refused(first: Config) -> None:
     """The run to start from was prepared again after this one's corpus."""
     hashes = Corpus(first.run_directory / "data").hashes | {"source.spm": "0" * 64}
     with pytest.raises(CheckpointError, match=r"is of other tokenizers \(source\.spm differs\)"):
-        load_start(first.run_directory / "best.pt", hashes)
+        load_start(first.run_directory / "best.pt", first.model.model_dump(), hashes)
+
+
+def test_tokenizers_that_changed_are_taken_again(first: Config, tmp_path: Path) -> None:
+    started = tiny_config(tmp_path / "first")
+    shutil.copytree(first.run_directory, started.run_directory)
+    config = second(tmp_path, started)
+    before = prepare(config, ignore_progress).hashes
+    other = tiny_config(tmp_path / "first", corpus={"training_pairs": 40, "seed": 5})
+    prepare(other, ignore_progress)
+    told: list[str] = []
+    prepare(config, told.append)
+    assert "training.tsv changed since" in told[0]
+    assert before.keys() == Corpus(config.run_directory / "data").hashes.keys()
+
+
+# --- of files --------------------------------------------------------------------------------------------------------
+
+
+def of_files(folder: Path, test: int, start_from: Path | None = None, **training: Any) -> Config:
+    path = folder / "pairs.tsv"
+    path.write_text("".join(f"{i} {i + 1}\t{i + 1} {i}\n" for i in range(90)), encoding="utf-8")
+    files = [{"tsv": str(path), **training}]
+    corpus = {"kind": "files", "training": files, "held_out": {"validation": 5, "test": test}}
+    values = tiny_values(folder / f"run-{test}-{start_from is None}")
+    golden = [{"source": "1", "target_language": "de"}] if training else values["export"]["golden_sentences"]
+    values |= {"corpus": corpus, "export": values["export"] | {"golden_sentences": golden}}
+    values |= {"languages": {"source": ["en"], "target": ["de"]}}
+    return Config.model_validate(values | ({} if start_from is None else {"start_from": str(start_from)}))
+
+
+def test_what_the_first_run_was_trained_on_is_not_held_out(tmp_path: Path) -> None:
+    one = of_files(tmp_path, 10)
+    prepare(one, ignore_progress)
+    prepare(of_files(tmp_path, 10, one.run_directory), ignore_progress)
+    refused = of_files(tmp_path, 30, one.run_directory)
+    with pytest.raises(CorpusError, match=r"start_from: 20 of the 75 pairs that .* was trained on are held out here"):
+        prepare(refused, ignore_progress)
+    assert not refused.run_directory.joinpath("data").exists()
+
+
+def test_a_target_language_that_the_first_run_did_not_know_is_refused(tmp_path: Path) -> None:
+    one = of_files(tmp_path, 10)
+    prepare(one, ignore_progress)
+    with pytest.raises(CorpusError, match=r"start_from: the tokenizers of .* have no <2de>"):
+        prepare(of_files(tmp_path, 10, one.run_directory, target_language="de"), ignore_progress)
 
 
 def test_a_run_that_is_not_there_is_told(tmp_path: Path) -> None:

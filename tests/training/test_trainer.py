@@ -969,6 +969,24 @@ def test_the_mean_of_the_best_needs_some(whole: Run, reverse_corpus: Corpus) -> 
         load_weights(exported(whole.config, "average_best"), reverse_corpus)
 
 
+def test_a_kill_leaves_the_weights_that_the_last_state_names(
+    reverse_corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was validated behind that state is kept too, and does not push out what it names."""
+    config = quick(tmp_path, keep_last=2, save_every=5)
+    script(monkeypatch, *LOSSES)
+    trainer, _ = start(config, reverse_corpus)
+    at_update(trainer, 9, crash)
+    with pytest.raises(MemoryError):
+        trainer.train()
+    assert state(config, "last.pt")["update"] == 5
+    average = exported(config, "average_last")
+    assert load_weights(average, reverse_corpus)[1] == [2, 4]
+    (tmp_path / "kept" / "2.pt").unlink()
+    with pytest.raises(CheckpointError, match=r"is average_last, and .* has kept no 2\.pt"):
+        load_weights(average, reverse_corpus)
+
+
 def test_the_moving_average_is_what_is_validated(full: Run, reverse_corpus: Corpus) -> None:
     model, _ = load_weights(full.config, reverse_corpus)
     update = full.best["update"]
