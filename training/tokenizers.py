@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import random
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,12 @@ def train_tokenizer(
     """
     texts = itertools.chain.from_iterable(_column(corpus, column) for column in columns)
     options = _learned(config) if config.vocabulary_size is not None else _whole(config.kind)
-    sentences = texts if config.vocabulary_size is not None else iter(_distinct(texts, config.kind))
+    learned = config.vocabulary_size is not None
+    sentences = _sample(texts, config.training_sentences) if learned else _distinct(texts, config.kind)
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=sentences,
+            sentence_iterator=iter(sentences),
             model_writer=model,
             model_type=config.kind,
             pad_id=PAD_ID,
@@ -73,6 +75,17 @@ def _learned(config: TokenizerConfig) -> dict[str, Any]:
         "byte_fallback": True,
         "num_threads": 2,
     }
+
+
+def _sample(texts: Iterable[str], count: int) -> list[str]:
+    """All, or as many of them, the same in every process: SentencePiece's own choice is not, whatever its seed."""
+    generator, sample = random.Random(1), list[str]()
+    for number, text in enumerate(texts):
+        if number < count:
+            sample.append(text)
+        elif (place := generator.randrange(number + 1)) < count:
+            sample[place] = text
+    return sample
 
 
 def _distinct(texts: Iterable[str], kind: str) -> list[str]:

@@ -41,6 +41,12 @@ def test_gold_is_read_with_sure_and_possible_links(tmp_path: Path) -> None:
     assert parse_links("0-1 2-0", "here") == [(0, 1), (2, 0)]
 
 
+def test_a_byte_order_mark_is_no_link(tmp_path: Path) -> None:
+    path = tmp_path / "gold"
+    path.write_text("1-1 2p3\n", encoding="utf-8-sig")
+    assert read_gold(path)[0].sure == {(0, 0)}
+
+
 def test_what_cannot_be_judged_is_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="links of 1 sentences, 0 in the gold"):
         alignment_error_rate([[]], [])

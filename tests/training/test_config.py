@@ -742,3 +742,21 @@ def test_the_languages_of_the_files_are_those_of_the_model_and_of_its_golden_sen
     assert wanted in refusal(told(["fr", "de"], {"source": "1", "target_language": "es"}))
     values = tiny_values(tmp_path, export={"golden_sentences": [good]})
     assert "write it as a plain sentence" in refusal(write_config(tmp_path / "c.yaml", values))
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ({"tsv": "a", "sorce_column": 2}, "unknown key corpus.training.0.sorce_column"),
+        ({"source": "a", "targt": "b"}, "missing key corpus.training.0.target; unknown key corpus.training.0.targt"),
+        ({"tsv": "a", "source_column": 2}, "source_column and target_column are both 2: name two columns"),
+        ({"tsv": "a", "source_column": 0}, "corpus.training.0.source_column = 0: "),
+        ("a.tsv", "corpus.training.0 = 'a.tsv': "),
+    ],
+)
+def test_a_wrong_file_of_a_corpus_is_told_in_a_line(tmp_path: Path, entry: object, told: str) -> None:
+    """And as the one form that it is of, not as both."""
+    message = refusal(of_files(tmp_path, training=[entry], held_out={"validation": 1, "test": 1}))
+    assert told in message
+    assert "File." not in message
+    assert message.count(";") == told.count(";")
