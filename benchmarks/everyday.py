@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.measuring import ROOT
-from service.bundle.repository import Repository
+from service.bundle.repository import Bundle, Repository
 from training.config import load_config
 from training.corpus import Corpus
 from training.errors import CorpusError
@@ -27,23 +27,27 @@ def main() -> None:
         name = f"tatoeba-{source}-{target}"
         bundle = models.load(name, max(models.versions()[name]))
         texts = (ROOT / "docs" / "everyday" / f"{source}.txt").read_text(encoding="utf-8").splitlines()
-        known = _trained_on(name, texts)
-        print(f"\n### {bundle.label}\n")
-        print(
-            f"{len(known)} of {len(texts)} are in the training text (marked *).\n\n| {source} | {target} |\n|---|---|"
-        )
+        known = _trained_on(bundle, texts)
+        marked = "The training text was not prepared here: none is marked."
+        if known is not None:
+            marked = f"{len(known)} of {len(texts)} are in the training text (marked *)."
+        print(f"\n### {bundle.label}\n\n{marked}\n\n| {source} | {target} |\n|---|---|")
         for text, translation in zip(texts, translate_texts(bundle, texts), strict=True):
-            print(f"| {text}{' *' if text in known else ''} | {translation} |")
+            print(f"| {text}{' *' if text in (known or ()) else ''} | {translation} |")
 
 
-def _trained_on(name: str, texts: list[str]) -> set[str]:
-    """Those whose letters and digits are a source of the training part."""
-    config = load_config(ROOT / "training" / "configs" / f"{name}.yaml")
+def _trained_on(bundle: Bundle, texts: list[str]) -> set[str] | None:
+    """Those whose letters and digits are a source of the training part; None where that was not prepared here."""
+    configs = map(load_config, sorted((ROOT / "training" / "configs").glob("tatoeba-*.yaml")))
+    of_bundle = (bundle.manifest.name, bundle.manifest.version)
+    config = next((config for config in configs if (config.name, config.version) == of_bundle), None)
+    if config is None:
+        return None
     keys = {group_key(text): text for text in texts}
     try:
         examples = Corpus(ROOT / config.run_directory / "data").examples("training")
-    except CorpusError as error:
-        sys.exit(f"{error}")
+    except CorpusError:
+        return None
     return {keys[key] for example in examples if (key := group_key(example.source)) in keys}
 
 
