@@ -8,8 +8,10 @@ import io
 import itertools
 import logging
 import sys
+import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress as ignoring
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -20,7 +22,7 @@ from heed.v1 import attention_pb2, model_pb2, translation_pb2, translation_servi
 from pydantic import ValidationError
 from rich.console import Console
 
-from service.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_SECONDS, Client, unpack
+from service.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_SECONDS, Client, reason_of, unpack
 from service.heatmap import draw
 from service.settings import ServerSettings
 
@@ -33,7 +35,9 @@ app = typer.Typer(
 )
 _PADDING = "∅"  # a one-shot model has a column for every place of its padding
 _LINES_PER_CALL = 64
+_LONGEST_PAUSE_SECONDS = 5.0
 _SENTENCES_BEFORE = 16  # of a document: more than a model reads; the server takes the last ones
+_TOO_LARGE = ("CALL_TOO_LARGE", "REPLY_TOO_LARGE")  # of a call: its texts go in several
 _DEFAULTS = ServerSettings()
 
 
@@ -71,7 +75,7 @@ _VIEWS = {
     AttentionChoice.FULL: attention_pb2.ATTENTION_VIEW_FULL,
 }
 AddressOption = Annotated[str, typer.Option(envvar="HEED_ADDRESS", help="The server, as HOST:PORT.")]
-TimeoutOption = Annotated[float, typer.Option(min=0.001, help="Seconds to wait for each call.")]
+TimeoutOption = Annotated[float, typer.Option(min=0.001, max=86_400.0, help="Seconds to wait for each call.")]
 
 
 @app.command()
@@ -200,8 +204,8 @@ def translate(
 
     Examples: heed translate "Guten Morgen!" --attention word; cat lines.txt | heed translate - --beam 4
     """
-    if not all(map(_is_utf8, (prefix, *(suppress or ())))):
-        raise CommandError("--prefix and --suppress: not valid UTF-8")
+    said = {"--model": [model], "--from": [source], "--to": [target], "--map": maps, "--prefix": [prefix]}
+    _check_utf8(said | {"--suppress": suppress})
     drawn = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
     try:
         decoding = translation_pb2.DecodingOptions(
@@ -238,10 +242,12 @@ def translate(
                     failed = True
                     print("{}" if json else "", flush=True)  # noqa: T201
                     _complain(f"{text.encode(errors='surrogateescape')[:40]!r}: not valid UTF-8")
-                elif _show(next(replies), text, json, every=hypotheses is not None):
-                    before.append(text)
                 else:
-                    failed = True
+                    reply = next(replies)
+                    if _show(reply, text, json, every=hypotheses is not None):
+                        before.extend(_sentences_of(reply, text))
+                    else:
+                        failed = True
     if failed:
         raise typer.Exit(1)
 
@@ -262,8 +268,8 @@ def score(
 
     Example: heed score "9 May 2018" "2018-05-09" --model dates
     """
-    if not (_is_utf8(source) and _is_utf8(target)):
-        raise CommandError("not valid UTF-8")
+    _check_utf8({"SOURCE": [source], "TARGET": [target], "--model": [model]})
+    _check_utf8({"--from": [source_language], "--to": [target_language]})
     view = None if attention is None else _VIEWS[attention]
     with Client(address, timeout) as client:
         reply = client.score([(source, target)], model, source_language, target_language, view)
@@ -310,6 +316,12 @@ def _is_utf8(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
+def _check_utf8(said: Mapping[str, Sequence[str] | None]) -> None:
+    for option, values in said.items():
+        if not all(map(_is_utf8, values or ())):
+            raise CommandError(f"{option}: not valid UTF-8")
+
+
 def _lines() -> Iterator[str]:
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
@@ -345,25 +357,50 @@ def _translate_chunk(
     contexts: Sequence[Sequence[str]],
     options: _Options,
 ) -> Iterator[translation_service_pb2.TranslateResponse]:
-    """A reply for each text, so that every line of JSON names the model that answered."""
-    reply = client.translate(
-        texts,
-        options.model,
-        options.source,
-        options.target,
-        options.view,
-        contexts=contexts,
-        maps=options.maps,
-        split_sentences=options.split,
-        decoding=options.decoding,
-        target_prefixes=[options.prefix] * len(texts) if options.prefix else (),
-        priority=_PRIORITIES[options.priority],
-    )
+    """A reply for each text, so that every line of JSON names the model that answered.
+
+    Texts that are too much for one call go in two; a full queue is asked again until the client's timeout is over.
+    """
+    again = time.monotonic() + client.timeout_seconds
+    pause = 0.5
+    while True:
+        try:
+            reply = client.translate(
+                texts,
+                options.model,
+                options.source,
+                options.target,
+                options.view,
+                contexts=contexts,
+                maps=options.maps,
+                split_sentences=options.split,
+                decoding=options.decoding,
+                target_prefixes=[options.prefix] * len(texts) if options.prefix else (),
+                priority=_PRIORITIES[options.priority],
+            )
+            break
+        except grpc.RpcError as error:
+            reason = reason_of(error)
+            if reason in _TOO_LARGE and len(texts) > 1:
+                half = len(texts) // 2
+                yield from _translate_chunk(client, texts[:half], contexts[:half], options)
+                yield from _translate_chunk(client, texts[half:], contexts[half:], options)
+                return
+            if reason != "QUEUE_FULL" or time.monotonic() + pause > again:
+                raise
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
     seed = reply.seed if reply.HasField("seed") else None
     for translation in reply.translations:
         yield translation_service_pb2.TranslateResponse(
             translations=[translation], model=reply.model, version=reply.version, seed=seed
         )
+
+
+def _sentences_of(reply: translation_service_pb2.TranslateResponse, text: str) -> list[str]:
+    """As the model read them, one by one: the text as a whole may be too long for it."""
+    sentences = reply.translations[0].sentences
+    return [text[sentence.begin_offset : sentence.end_offset] for sentence in sentences] or [text]
 
 
 def _show(reply: translation_service_pb2.TranslateResponse, text: str, json: bool, every: bool = False) -> bool:
@@ -374,11 +411,11 @@ def _show(reply: translation_service_pb2.TranslateResponse, text: str, json: boo
     if json:
         print(MessageToJson(reply, indent=None, ensure_ascii=False), flush=True)  # noqa: T201
     else:
-        if every:
-            for hypothesis in translation.hypotheses:
-                print(f"{hypothesis.score:.4f}\t{hypothesis.text}", flush=True)  # noqa: T201
-        else:
-            print(translation.hypotheses[0].text if ok else "", flush=True)  # noqa: T201
+        for hypothesis in translation.hypotheses if every else translation.hypotheses[:1]:
+            line = " ".join(hypothesis.text.splitlines())  # those of the text, between its sentences
+            print(f"{hypothesis.score:.4f}\t{line}" if every else line, flush=True)  # noqa: T201
+        if not translation.hypotheses:
+            print(flush=True)  # noqa: T201
         for part in [sentence.translation for sentence in translation.sentences] or [translation]:
             if ok and part.source_words:
                 _draw(part)
@@ -450,6 +487,8 @@ def _describe(error: grpc.RpcError) -> str:
     """The server's own message; where no server answered, what that means."""
     code = error.code() if isinstance(error, grpc.Call) else None
     details = (error.details() if isinstance(error, grpc.Call) else None) or str(error)
+    if code is grpc.StatusCode.UNAVAILABLE and "unhealthy" in details:
+        return "the server there is loading its models or shutting down: try again in a moment"
     if code is grpc.StatusCode.UNAVAILABLE and "shutting down" not in details and "loading" not in details:
         return f"no server answers there ({details}): start one with `heed serve`, or name another with --address"
     return f"{details} ({code.name})" if code is not None else details
@@ -457,6 +496,9 @@ def _describe(error: grpc.RpcError) -> str:
 
 def main() -> None:
     """Run the command; an error is one line on standard error and status 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="replace")
     try:
         app()
     except CommandError as error:
@@ -465,6 +507,10 @@ def main() -> None:
         _complain(_describe(error))
     except BrokenPipeError:
         sys.stderr.close()
+    except OSError as error:  # a full disk behind standard output
+        _complain(f"cannot write: {error.strerror}")
+        with ignoring(OSError):
+            sys.stdout.close()
     else:
         return
     raise SystemExit(1)

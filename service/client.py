@@ -11,10 +11,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from types import TracebackType
+from typing import Any
 
 import grpc
 import numpy as np
 import numpy.typing as npt
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
 from heed.v1 import attention_pb2, model_pb2, translation_pb2, translation_service_pb2
 from heed.v1.translation_service_pb2_grpc import TranslationServiceStub
 
@@ -59,9 +62,9 @@ class Client:
     """Calls raise ``grpc.RpcError``; ``grpc_status.rpc_status.from_call`` reads its details."""
 
     def __init__(self, address: str = DEFAULT_ADDRESS, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> None:
-        self._channel = grpc.insecure_channel(address, options=_OPTIONS)
+        self._channel = grpc.insecure_channel(address, options=[*_OPTIONS, *_without_proxy(address)])
         self._stub = TranslationServiceStub(self._channel)
-        self._timeout = timeout_seconds
+        self.timeout_seconds = timeout_seconds
 
     def translate(
         self,
@@ -98,7 +101,7 @@ class Client:
         if attention is not None:
             request.attention.view = attention
             request.attention.maps.extend(maps)
-        reply: translation_service_pb2.TranslateResponse = self._stub.Translate(request, timeout=self._timeout)
+        reply: translation_service_pb2.TranslateResponse = self._stub.Translate(request, timeout=self.timeout_seconds)
         return reply
 
     def score(
@@ -118,11 +121,11 @@ class Client:
         )
         if attention is not None:
             request.attention.view = attention
-        reply: translation_service_pb2.ScoreResponse = self._stub.Score(request, timeout=self._timeout)
+        reply: translation_service_pb2.ScoreResponse = self._stub.Score(request, timeout=self.timeout_seconds)
         return reply
 
     def list_models(self) -> list[model_pb2.Model]:
-        reply = self._stub.ListModels(translation_service_pb2.ListModelsRequest(), timeout=self._timeout)
+        reply = self._stub.ListModels(translation_service_pb2.ListModelsRequest(), timeout=self.timeout_seconds)
         return list(reply.models)
 
     def close(self) -> None:
@@ -135,6 +138,23 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _without_proxy(address: str) -> list[tuple[str, int]]:
+    """No proxy leads to the machine itself, whatever the environment names."""
+    host = address.rpartition(":")[0].strip("[]")
+    return [("grpc.enable_http_proxy", 0)] if host in ("localhost", "::1") or host.startswith("127.") else []
+
+
+def reason_of(error: grpc.RpcError) -> str:
+    """The ``ErrorInfo.reason`` of a call that failed; "" where the server gave none."""
+    status = rpc_status.from_call(error) if isinstance(error, grpc.Call) else None
+    info = error_details_pb2.ErrorInfo()
+    details: list[Any] = [] if status is None else list(status.details)
+    for detail in details:
+        if detail.Unpack(info):
+            return str(info.reason)
+    return ""
 
 
 def unpack(matrix: attention_pb2.AttentionMatrix) -> npt.NDArray[np.float32]:

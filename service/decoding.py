@@ -15,11 +15,10 @@ from service.bundle.manifest import Manifest
 from service.bundle.repository import Bundle
 from service.bundle.tokenizer import EOS_ID, UNK_ID
 from service.engine.decoding import MOST_ROWS, Decoding, Sampling
-from service.errors import InvalidFieldError, UnsupportedError
+from service.errors import InvalidFieldError, UnsupportedError, shown
 
 _MOST_PENALTY = 10.0
 _LEAST_TEMPERATURE, _MOST_TEMPERATURE = 0.01, 100.0
-_SHOWN = 40  # characters of a piece in a message
 _SEEDS = 2**63
 
 
@@ -116,7 +115,7 @@ def suppressed_ids(request: DecodingRequest, bundle: Bundle) -> frozenset[int]:
         identity = bundle.target_tokenizer.piece_id(piece)
         field = f"decoding.suppressed_pieces[{place}]"
         if identity is None:
-            raise InvalidFieldError(field, f"{piece[:_SHOWN]!r} is no piece of {bundle.label}'s target vocabulary")
+            raise InvalidFieldError(field, f"{shown(piece)} is no piece of {bundle.label}'s target vocabulary")
         if identity == EOS_ID:
             raise InvalidFieldError(field, f"{piece!r} ends a translation: set decoding.min_output_tokens")
         found.add(identity)
@@ -134,8 +133,8 @@ def prefix_ids(prefix: str, field: str, bundle: Bundle, most: int, whole: bool =
         raise InvalidFieldError(field, f"{len(tokens)} tokens; {room} are allowed", "TEXT_TOO_LONG", limit=str(room))
     for token in tokens:
         if token.id == UNK_ID:
-            unknown = prefix[token.begin : token.end][:_SHOWN]
-            raise InvalidFieldError(field, f"{unknown!r} is not in {bundle.label}'s target vocabulary")
+            unknown = prefix[token.begin : token.end]
+            raise InvalidFieldError(field, f"{shown(unknown)} is not in {bundle.label}'s target vocabulary")
     return tuple(token.id for token in tokens)
 
 

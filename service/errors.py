@@ -12,6 +12,13 @@ HeedError                    reason, message, metadata: all of it is for the cli
 
 from __future__ import annotations
 
+_SHOWN = 60
+
+
+def shown(text: str) -> str:
+    """What a client sent, as a message quotes it: a message travels in a header, which has no room for all of it."""
+    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
+
 
 class HeedError(Exception):
     """Base. ``reason`` is a constant in UPPER_SNAKE_CASE that programs may depend on."""

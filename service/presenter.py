@@ -7,6 +7,7 @@ functions of a bundle's manifest and tokenizers; no queue, no wire. Called by th
 from __future__ import annotations
 
 import enum
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -21,7 +22,7 @@ from service.bundle.repository import Bundle
 from service.bundle.tokenizer import Token, TokenizedText
 from service.engine.hypothesis import FinishReason, Floats, Hypothesis
 from service.engine.sentence import SentenceResult
-from service.errors import HeedError, InvalidFieldError, UnsupportedError
+from service.errors import HeedError, InvalidFieldError, UnsupportedError, shown
 from service.sentences import Span, readable_parts, rejoin
 
 
@@ -151,13 +152,14 @@ def select_maps(manifest: Manifest, emitted: frozenset[str], request: AttentionR
     maps = [entry for entry in manifest.attention_maps if entry.name in emitted]
     names, layers, heads = dict.fromkeys(request.maps), dict.fromkeys(request.layers), dict.fromkeys(request.heads)
     most_heads = max((entry.heads for entry in maps), default=0)
-    unknown = [
-        *(f"map {name!r}" for name in names if name not in {entry.name for entry in maps}),
-        *(f"layer {layer}" for layer in layers if layer not in {entry.layer for entry in maps}),
-        *(f"head {head}" for head in heads if not 0 <= head < most_heads),
-    ]
-    if unknown:
-        raise _no_such_map(manifest, maps, unknown[0])
+    all_names, all_layers = {entry.name for entry in maps}, {entry.layer for entry in maps}
+    unknown = itertools.chain(
+        (f"map {shown(name)}" for name in names if name not in all_names),
+        (f"layer {layer}" for layer in layers if layer not in all_layers),
+        (f"head {head}" for head in heads if not 0 <= head < most_heads),
+    )
+    for first in unknown:
+        raise _no_such_map(manifest, maps, first)
     if request.view is View.ALIGNMENT:
         return ()
     if request.view is not View.FULL and not (names or layers or heads):

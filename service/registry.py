@@ -18,7 +18,7 @@ from service.engine.errors import ProviderError
 from service.engine.onnx_model import OneShotOnnxModel, OnnxModel, Provider, open_model
 from service.engine.scheduler import Load
 from service.engine.sentence import SentenceRequest
-from service.errors import InvalidFieldError, NotFoundError, UnsupportedError
+from service.errors import InvalidFieldError, NotFoundError, UnsupportedError, shown
 from service.metrics import Metrics
 
 _log = logging.getLogger(__name__)
@@ -117,6 +117,12 @@ class ModelRegistry:
         return ServedModel(bundle, Engine(model, self._engine_settings, observer))
 
     @property
+    def answering(self) -> str | None:
+        """The model that answers where nothing is named: the default, or the only one."""
+        only = next(iter(self._ready)) if len(self._ready) == 1 else None
+        return self.default_model or only
+
+    @property
     def ready(self) -> list[ServedModel]:
         return list(self._ready.values())
 
@@ -142,10 +148,8 @@ class ModelRegistry:
             raise InvalidFieldError("version", "needs a model beside it")
         if source_language or target_language:
             return self._by_languages(source_language, target_language)
-        if self.default_model is not None:
-            return self._named(self.default_model, None)
-        if len(self._ready) == 1:
-            return self.ready[0]
+        if self.answering is not None:
+            return self._named(self.answering, None)
         raise InvalidFieldError("model", f"name one of {', '.join(self._ready)}: this server has no default model")
 
     def _named(self, name: str, version: int | None) -> ServedModel:
@@ -162,7 +166,7 @@ class ModelRegistry:
                 )
         if model is None:
             has = ", ".join(self._ready) or "none"
-            raise NotFoundError("model", name, f"no model {name!r}; this server has {has}")
+            raise NotFoundError("model", name, f"no model {shown(name)}; this server has {has}")
         raise NotFoundError(
             "version", f"{name}/{version}", f"no version {version} of {name}; this server has {model.version}"
         )
@@ -179,9 +183,8 @@ class ModelRegistry:
             f"{'|'.join(model.bundle.manifest.source_languages)} to {'|'.join(model.bundle.manifest.target_languages)}"
             for model in self.ready
         )
-        raise NotFoundError(
-            "language pair", f"{source}-{target}", f"no model from {source!r} to {target!r}; this server has {pairs}"
-        )
+        problem = f"no model from {shown(source)} to {shown(target)}; this server has {pairs}"
+        raise NotFoundError("language pair", f"{source}-{target}", problem)
 
     def stop(self, grace_seconds: float) -> bool:
         """End every engine; True when nothing had to be given up."""

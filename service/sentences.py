@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import logging
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from sentencex import get_sentence_boundaries
 
@@ -47,10 +49,16 @@ def split_sentences(text: str, language: str) -> tuple[Span, ...]:
         if not span.of(text):
             continue
         last = spans[-1] if spans else span
-        if unfinished.search(last.of(text)) and text[last.end : span.begin] == " ":
-            span = Span(spans.pop().begin, span.end)
+        ends_not = unfinished.search(last.of(text)) and text[last.end : span.begin] == " "
+        if ends_not or not (is_visible(span.of(text)) and is_visible(last.of(text))):
+            span = Span(spans.pop().begin if spans else span.begin, span.end)
         spans.append(span)
     return tuple(spans)
+
+
+def is_visible(text: str) -> bool:
+    """Is there anything but white space, control characters and marks such as the zero-width space?"""
+    return any(not character.isspace() and unicodedata.category(character) not in ("Cc", "Cf") for character in text)
 
 
 def cut_to_fit(text: str, sentence: Span, fits: Callable[[str], bool]) -> tuple[Span, ...] | None:
@@ -59,21 +67,47 @@ def cut_to_fit(text: str, sentence: Span, fits: Callable[[str], bool]) -> tuple[
 
     ``fits`` must hold for every beginning of a string that it holds for.
     """
+    if sentence.begin == sentence.end:
+        return (sentence,)
     pieces: list[Span] = []
-    begin, end = sentence.begin, sentence.end
-    while not fits(text[begin:end]):
-        breaks = [space.span() for space in _SPACES.finditer(text, begin, end)]
-        low, high = 0, len(breaks)  # the first ``low`` breaks leave a piece that fits
-        while low < high:
-            middle = (low + high) // 2
-            low, high = (middle + 1, high) if fits(text[begin : breaks[middle][0]]) else (low, middle)
-        if low == 0:
+    begin = sentence.begin
+    breaks = [space.span() for space in _SPACES.finditer(text, begin, sentence.end)]
+    breaks.append((sentence.end, sentence.end))
+    first = 0  # the break behind which the piece at hand begins
+    while begin < sentence.end:
+        fits_until = partial(_fits_until, fits, text, begin, breaks[first:])
+        count = _greatest(fits_until, len(breaks) - first)
+        if count == 0:
             return None
-        clauses = [place for place in range(low // 2, low) if text[breaks[place][0] - 1] in _CLAUSE_ENDS]
-        piece_end, next_begin = breaks[clauses[-1] if clauses else low - 1]
-        pieces.append(Span(begin, piece_end))
-        begin = next_begin
-    return (*pieces, Span(begin, end))
+        last = first + count - 1
+        if last < len(breaks) - 1:
+            clauses = [place for place in range(first + count // 2, last + 1) if _ends_clause(text, breaks[place][0])]
+            last = clauses[-1] if clauses else last
+        pieces.append(Span(begin, breaks[last][0]))
+        begin, first = breaks[last][1], last + 1
+    return tuple(pieces)
+
+
+def _fits_until(
+    fits: Callable[[str], bool], text: str, begin: int, breaks: Sequence[tuple[int, int]], count: int
+) -> bool:
+    return fits(text[begin : breaks[count - 1][0]])
+
+
+def _ends_clause(text: str, end: int) -> bool:
+    return text[end - 1] in _CLAUSE_ENDS
+
+
+def _greatest(holds: Callable[[int], bool], most: int) -> int:
+    """The greatest number up to ``most`` of which it holds, 0 for none: looked for from below, where it is cheap."""
+    high = 1
+    while high < most and holds(high):
+        high *= 2
+    low, high = high // 2, min(high, most)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle - 1)
+    return low
 
 
 def readable_parts(text: str, language: str, fits: Callable[[str], bool]) -> tuple[Span, ...]:

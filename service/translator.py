@@ -16,7 +16,7 @@ from service.bundle.tokenizer import TokenizedText
 from service.decoding import PLAIN, DecodingRequest, check_decoding, prefix_ids, suppressed_ids, to_decoding
 from service.engine.decoding import Decoding
 from service.engine.errors import DeadlineError, EngineError, QueueFullError, StoppedError
-from service.engine.sentence import Priority, SentenceRequest, SentenceResult
+from service.engine.sentence import Priority, SentenceRequest, SentenceResult, likely_target_tokens
 from service.errors import (
     DeadlineExceededError,
     HeedError,
@@ -40,7 +40,7 @@ from service.presenter import (
     wanted_variant,
 )
 from service.registry import ModelRegistry, ServedModel
-from service.sentences import Span
+from service.sentences import Span, is_visible
 
 _log = logging.getLogger(__name__)
 _RETRY_SECONDS = 0.2
@@ -153,7 +153,9 @@ class Translator:
             raise InvalidFieldError("target_language_code", f"{model.name} writes {languages}: name one of them")
         if request.contexts and not model.bundle.manifest.capabilities.document_context:
             raise UnsupportedError(
-                "NO_DOCUMENT_CONTEXT", f"{model.name} translates sentences by themselves: leave contexts empty"
+                "NO_DOCUMENT_CONTEXT",
+                f"{model.name} translates sentences by themselves: leave contexts empty",
+                model=model.name,
             )
         if len(request.contexts) not in (0, count):
             raise InvalidFieldError(
@@ -164,16 +166,20 @@ class Translator:
                 "target_prefixes", f"{len(request.prefixes)} prefixes for {count} texts; send none or as many"
             )
         if request.targets is not None and not model.bundle.manifest.capabilities.scoring:
-            raise UnsupportedError("NO_SCORING", f"{model.name} cannot judge a translation that is not its own")
+            raise UnsupportedError(
+                "NO_SCORING", f"{model.name} cannot judge a translation that is not its own", model=model.name
+            )
         if any(request.prefixes) and not model.bundle.manifest.capabilities.prefix:
-            raise UnsupportedError("NO_PREFIX", f"{model.name} cannot go on from a prefix: leave target_prefixes")
+            raise UnsupportedError(
+                "NO_PREFIX", f"{model.name} cannot go on from a prefix: leave target_prefixes", model=model.name
+            )
         check_decoding(request.decoding, model.bundle.manifest, model.engine.rows)
 
     def _refuse_if_full(self, request: TranslateRequest, model: ServedModel) -> None:
         """A full queue is answered before any work is done for the answer. A text has at least two source tokens."""
         load = model.engine.load()
         rows = max(request.decoding.beam_size, request.decoding.hypotheses)
-        target = 2 if request.targets is not None else rows * _output_limit(request, model)
+        target = 2 if request.targets is not None else rows * likely_target_tokens(2, _output_limit(request, model))
         wanted = len(request.texts) * (2 + target)
         if load.held_tokens + wanted > load.limit_tokens:
             raise self._overloaded(request, QueueFullError(wanted, load.held_tokens, load.limit_tokens))
@@ -249,7 +255,7 @@ class Translator:
         return [self._tokenize_one(field, before[number], model, language) for number, field in fields.items()]
 
     def _check_characters(self, field: str, text: str) -> None:
-        if not text or text.isspace():
+        if not is_visible(text):
             raise InvalidFieldError(field, "empty", "EMPTY_TEXT")
         limit = self._limits.max_characters
         if len(text) > limit:
@@ -303,7 +309,10 @@ class Translator:
         if error.wanted_tokens > error.limit_tokens:
             return InvalidFieldError(
                 "contents" if request.targets is None else "pairs",
-                f"{error.wanted_tokens} tokens in all; the server holds {error.limit_tokens} at most",
+                f"{error.wanted_tokens} tokens in all, with those that are likely to be written; the server holds "
+                f"{error.limit_tokens} at most: send fewer texts, or ask for fewer hypotheses",
+                "CALL_TOO_LARGE",
+                limit=str(error.limit_tokens),
             )
         self._metrics.shed.labels("queue_full").inc()
         return OverloadedError(

@@ -36,7 +36,8 @@ def _check_file_name(name: str) -> str:
 
 MapKind = Literal["cross", "encoder_self", "decoder_self", "context", "context_sentence"]
 FileName = Annotated[str, AfterValidator(_check_file_name)]
-ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+MODEL_NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
+ModelName = Annotated[str, Field(pattern=MODEL_NAME)]
 Count = Annotated[int, Field(gt=0)]
 
 

@@ -7,13 +7,14 @@ runs nothing. A bundle whose hashes match its manifest is trusted like code (``d
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from service.bundle.errors import BundleError, UnknownModelError
-from service.bundle.manifest import MANIFEST_FILE, MANIFEST_HASH_FILE, GraphEntry, Manifest, ModelName
+from service.bundle.manifest import MANIFEST_FILE, MANIFEST_HASH_FILE, MODEL_NAME, GraphEntry, Manifest, ModelName
 from service.bundle.tokenizer import TokenizedText, Tokenizer
 
 REPOSITORY_FILE = "repository.json"
@@ -61,6 +62,10 @@ class Bundle:
         return [graph for graph in self.manifest.graphs if graph.role == role]
 
 
+_MODEL_NAME = re.compile(MODEL_NAME)
+_VERSION = re.compile("[1-9][0-9]*")
+
+
 class Repository:
     """A directory of bundles."""
 
@@ -85,7 +90,7 @@ class Repository:
         found: dict[str, list[int]] = {}
         for manifest in self.root.glob(f"*/*/{MANIFEST_FILE}"):
             version, model = manifest.parent.name, manifest.parent.parent.name
-            if version.isdecimal():
+            if _MODEL_NAME.match(model) and _VERSION.fullmatch(version):
                 found.setdefault(model, []).append(int(version))
         return {model: sorted(found[model], reverse=True) for model in sorted(found)}
 

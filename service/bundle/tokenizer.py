@@ -122,7 +122,7 @@ class Tokenizer:
 
     def _tokens(self, text: str, found: dict[str, list[object]]) -> tuple[Token, ...]:
         return tuple(
-            Token(identity, piece, *_without_leading_space(text, *span))  # type: ignore[arg-type, misc]
+            Token(identity, piece, *_without_leading_space(text, *span, piece))  # type: ignore[arg-type, call-arg, misc]
             for identity, piece, span in zip(found["ids"], found["pieces"], found["offsets"], strict=True)
         )
 
@@ -131,7 +131,9 @@ def _special(identity: int, place: int, piece: str | None = None) -> Token:
     return Token(identity, piece or _SPECIAL_PIECES[identity], place, place, special=True)
 
 
-def _without_leading_space(text: str, begin: int, end: int) -> tuple[int, int]:
-    """SentencePiece counts the space before a word as the word's; a token of nothing but space keeps it."""
-    stripped = end - len(text[begin:end].lstrip(" " + _SPACE))
-    return (stripped, end) if stripped < end else (begin, end)
+def _without_leading_space(text: str, begin: int, end: int, piece: str) -> tuple[int, int]:
+    """SentencePiece counts the space before a word, whichever it is, as the word's; a token of nothing but space keeps
+    it. Of a character that it takes for several (ﬃ for f, f, i) the first ones stand before it, with no width."""
+    if not piece.startswith(_SPACE) or piece == _SPACE:
+        return begin, end
+    return end - len(text[begin:end].lstrip().lstrip(_SPACE)), end

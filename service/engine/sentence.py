@@ -24,6 +24,14 @@ class Priority(enum.Enum):
         return {"low": 1.0, "normal": 4.0, "high": 16.0}[self.value]
 
 
+def likely_target_tokens(source_tokens: int, most: int) -> int:
+    """What a translation of so many tokens takes, with room to spare: hardly one is longer.
+
+    The most that a model may write, 256 tokens for a greeting, would fill a queue with nothing.
+    """
+    return min(most, 24 + 2 * source_tokens)
+
+
 @dataclass(frozen=True)
 class SentenceRequest:
     """One sentence to translate.
@@ -88,8 +96,11 @@ class Sentence:
 
     @property
     def cost_tokens(self) -> int:
-        """What the sentence holds of the queue's bound: its source and the most that its hypotheses may emit."""
-        return self.request.source_tokens + self.request.decoding.rows * self.request.max_target_tokens
+        """What the sentence holds of the queue's bound: its source, and what its hypotheses are likely to emit."""
+        request, decoding = self.request, self.request.decoding
+        told = max(len(decoding.prefix_ids), decoding.min_tokens)
+        likely = max(told, likely_target_tokens(len(request.source_ids), request.max_target_tokens))
+        return request.source_tokens + decoding.rows * likely
 
     @property
     def wanted_rows(self) -> int:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from heed.v1 import attention_pb2, model_pb2, translation_pb2, translation_service_pb2
 
 from service.attention.measures import Measures
+from service.attention.types import Floats
 from service.attention.words import Word
 from service.bundle.manifest import AlignmentEntry, AttentionMapEntry, Manifest
 from service.bundle.tokenizer import Token
 from service.decoding import DecodingRequest, SamplingRequest
 from service.engine.hypothesis import FinishReason
 from service.engine.sentence import Priority
-from service.errors import HeedError, InvalidFieldError
+from service.errors import HeedError, InvalidFieldError, shown
 from service.presenter import (
     AttentionRequest,
     AttentionView,
@@ -83,7 +86,8 @@ _DATA_TYPES = {
 def to_request(message: translation_service_pb2.TranslateRequest, deadline: float | None) -> TranslateRequest:
     """Raises InvalidFieldError for a media type or an enum value that is none of ours."""
     if message.mime_type not in ("", "text/plain"):
-        raise InvalidFieldError("mime_type", f"{message.mime_type!r}; only text/plain is allowed")
+        raise InvalidFieldError("mime_type", f"{shown(message.mime_type)}; only text/plain is allowed")
+    _check_counts(message.contexts, len(message.contents))
     return TranslateRequest(
         texts=tuple(message.contents),
         model=message.model,
@@ -102,6 +106,7 @@ def to_request(message: translation_service_pb2.TranslateRequest, deadline: floa
 
 def to_score_request(message: translation_service_pb2.ScoreRequest, deadline: float | None) -> TranslateRequest:
     """A translation whose words are given. Raises InvalidFieldError."""
+    _check_counts(message.contexts, len(message.pairs))
     return TranslateRequest(
         texts=tuple(pair.source for pair in message.pairs),
         targets=tuple(pair.target for pair in message.pairs),
@@ -115,6 +120,12 @@ def to_score_request(message: translation_service_pb2.ScoreRequest, deadline: fl
         attention=_to_attention_request(message.attention) if message.HasField("attention") else None,
         deadline=deadline,
     )
+
+
+def _check_counts(contexts: Sequence[object], texts: int) -> None:
+    """Before they are read one by one: a message has room for millions of empty ones."""
+    if len(contexts) not in (0, texts):
+        raise InvalidFieldError("contexts", f"{len(contexts)} contexts for {texts} texts; send none or as many")
 
 
 def _to_decoding(message: translation_pb2.DecodingOptions) -> DecodingRequest:
@@ -267,7 +278,7 @@ def _from_alignment(alignment: AlignmentEntry) -> attention_pb2.AlignmentSource:
 def _from_matrix(matrix: MatrixView, data_type: attention_pb2.MatrixDataType) -> attention_pb2.AttentionMatrix:
     weights = matrix.weights
     if data_type == attention_pb2.MATRIX_DATA_TYPE_UINT8:
-        weights = np.rint(weights * 255)
+        weights = _to_bytes(weights)
     return attention_pb2.AttentionMatrix(
         map=matrix.map.name,
         kind=_KINDS[matrix.map.kind],
@@ -283,6 +294,19 @@ def _from_matrix(matrix: MatrixView, data_type: attention_pb2.MatrixDataType) ->
         rows_sum_to_one=matrix.map.rows_sum_to_one,
         includes_end_of_sentence=matrix.map.includes_end_of_sentence,
     )
+
+
+def _to_bytes(weights: Floats) -> Floats:
+    """Whole numbers of 255ths, those of a row with the row's own sum: what is cut off goes to the greatest remainders.
+
+    Rounded one by one, a row of 200 small weights would lose a tenth of its sum.
+    """
+    scaled = weights * 255
+    whole = np.floor(scaled)
+    missing = np.rint(scaled.sum(axis=-1, keepdims=True)) - whole.sum(axis=-1, keepdims=True)
+    order = np.argsort(whole - scaled, axis=-1, kind="stable").argsort(axis=-1, kind="stable")
+    filled: Floats = np.minimum(whole + (order < missing), 255)
+    return filled
 
 
 def _unit_of(matrix: MatrixView) -> attention_pb2.AttentionUnit:
@@ -313,7 +337,7 @@ def _from_measures(measures: Measures) -> attention_pb2.AttentionMeasures:
 # --- models ----------------------------------------------------------------------------------------------------------
 
 
-def from_model(model: ServedModel, default_model: str | None) -> model_pb2.Model:
+def from_model(model: ServedModel, answering: str | None) -> model_pb2.Model:
     manifest = model.bundle.manifest
     return model_pb2.Model(
         name=manifest.name,
@@ -334,7 +358,7 @@ def from_model(model: ServedModel, default_model: str | None) -> model_pb2.Model
         alignment_source=None if manifest.alignment is None else _from_alignment(manifest.alignment),
         execution_provider=model.engine.execution_provider,
         scores=manifest.provenance.scores,
-        is_default=manifest.name == default_model,
+        is_default=manifest.name == answering,
         splits_sentences=manifest.splits_sentences,
         precision=model.engine.precision,
     )

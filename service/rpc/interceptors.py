@@ -69,7 +69,7 @@ class MetricsInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] 
             call = _Call(self._metrics, labels)
             try:
                 incoming = call.counting(request) if request_streaming else call.received(request)
-                replies = behavior(incoming, context)
+                replies = behavior(incoming, _CountingContext(context, call))
                 if hasattr(replies, "__aiter__"):
                     async for reply in replies:
                         call.sent()
@@ -93,6 +93,20 @@ def cancellation(context: Any) -> str:
     """
     remaining = context.time_remaining()
     return "DEADLINE_EXCEEDED" if remaining is not None and remaining <= _CLOCKS_DIFFER_SECONDS else "CANCELLED"
+
+
+class _CountingContext:
+    """A call's context that counts what is written to it, as health's ``Watch`` does."""
+
+    def __init__(self, context: Any, call: _Call) -> None:
+        self._context, self._call = context, call
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    async def write(self, reply: Any) -> None:
+        await self._context.write(reply)
+        self._call.sent()
 
 
 class _Call:

@@ -35,36 +35,54 @@ CODES: dict[type[HeedError], StatusCode] = {
 }
 
 
+# A client takes 8 KiB of headers: the message is there three times, once of them with % before every byte.
+_MOST_BYTES = 800
+_MOST_METADATA_BYTES = 200
+
+
+def message_of(error: HeedError) -> str:
+    """Short enough for a header, whatever it quotes."""
+    return _shortened(error.message, _MOST_BYTES)
+
+
+def _shortened(text: str, most: int) -> str:
+    encoded = text.encode()
+    return text if len(encoded) <= most else encoded[: most - 3].decode(errors="ignore") + "…"
+
+
 def status_code(error: HeedError) -> StatusCode:
     return CODES[type(error)]
 
 
 def to_status(error: HeedError) -> status_pb2.Status:
     """The whole of an error, for one text's ``status`` or for the call's trailer."""
+    metadata = {name: _shortened(value, _MOST_METADATA_BYTES) for name, value in error.metadata.items()}
     details: list[Message] = [
-        error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata),
+        error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata),
         *_more_details(error),
     ]
     code, _ = status_code(error).value
-    return status_pb2.Status(code=code, message=error.message, details=[_packed(detail) for detail in details])
+    return status_pb2.Status(code=code, message=message_of(error), details=[_packed(detail) for detail in details])
 
 
 def _more_details(error: HeedError) -> list[Message]:
     match error:
         case InvalidFieldError():
             violation = error_details_pb2.BadRequest.FieldViolation(
-                field=error.field, description=error.problem, reason=error.reason
+                field=error.field, description=_shortened(error.problem, _MOST_BYTES), reason=error.reason
             )
             return [error_details_pb2.BadRequest(field_violations=[violation])]
         case NotFoundError():
             return [
                 error_details_pb2.ResourceInfo(
-                    resource_type=error.resource_type, resource_name=error.resource_name, description=error.message
+                    resource_type=error.resource_type,
+                    resource_name=_shortened(error.resource_name, _MOST_METADATA_BYTES),
+                    description=message_of(error),
                 )
             ]
         case UnsupportedError():
             precondition = error_details_pb2.PreconditionFailure.Violation(
-                type=error.reason, subject=error.metadata.get("model", ""), description=error.message
+                type=error.reason, subject=error.metadata.get("model", ""), description=message_of(error)
             )
             return [error_details_pb2.PreconditionFailure(violations=[precondition])]
         case OverloadedError() | UnavailableError():

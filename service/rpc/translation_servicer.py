@@ -27,7 +27,7 @@ from service.registry import ModelRegistry, RefusedModel
 from service.rpc import converters
 from service.rpc.interceptors import cancellation
 from service.rpc.parsing import parse
-from service.rpc.status import status_code, trailers
+from service.rpc.status import message_of, status_code, trailers
 from service.translator import TranslateResult, Translator
 
 SERVICE_NAME = translation_service_pb2.DESCRIPTOR.services_by_name["TranslationService"].full_name
@@ -120,7 +120,7 @@ class TranslationServicer:
     async def _list_models(self, message: translation_service_pb2.ListModelsRequest, context: Context) -> Message:
         del message, context
         registry = self._loaded()
-        ready = [converters.from_model(model, registry.default_model) for model in registry.ready]
+        ready = [converters.from_model(model, registry.answering) for model in registry.ready]
         refused = [converters.from_refused(model, _refusal(model)) for model in registry.refused]
         return translation_service_pb2.ListModelsResponse(models=[*ready, *refused])
 
@@ -132,7 +132,7 @@ class TranslationServicer:
         version = message.version if message.HasField("version") else None
         for model in registry.ready:
             if model.name == message.model and version in (None, model.version):
-                found = converters.from_model(model, registry.default_model)
+                found = converters.from_model(model, registry.answering)
                 return translation_service_pb2.GetModelResponse(model=found)
         for refused in registry.refused:
             if refused.name == message.model and version in (None, refused.version):
@@ -192,7 +192,7 @@ class TranslationServicer:
                 failure = InternalError(uuid.uuid4().hex)
                 _log.exception("request %s", failure.metadata["request_id"])
             self._metrics.failures.labels(failure.reason).inc()
-            await context.abort(status_code(failure), failure.message, trailers(failure))
+            await context.abort(status_code(failure), message_of(failure), trailers(failure))
             raise DeadlineExceededError  # abort has raised already; this tells the type checker
 
         return behavior

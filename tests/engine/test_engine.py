@@ -174,12 +174,12 @@ def test_a_sentence_that_expired_in_the_queue_is_never_encoded(model: CopyModel,
 
 
 def test_a_full_queue_takes_all_of_a_request_or_nothing(model: CopyModel, start: Callable[..., Engine]) -> None:
-    engine = start(queue_tokens=200)
+    engine = start(queue_tokens=100)
     model.go.clear()
     held = engine.submit([copying(5), copying(6), copying(7)])
     with pytest.raises(QueueFullError) as refused:
         engine.submit([copying(8)] * 2)
-    assert (refused.value.held_tokens, refused.value.limit_tokens) == (156, 200)
+    assert (refused.value.held_tokens, refused.value.limit_tokens) == (90, 100)
     model.go.set()
     assert [future.result(5).hypotheses[0].target_ids[0] for future in held] == [5, 6, 7]
     _wait_until(lambda: engine.load().held_tokens == 0)

@@ -182,3 +182,12 @@ def test_what_a_sentence_holds_grows_with_its_hypotheses() -> None:
     request = SentenceRequest((5, 2), max_target_tokens=10)
     wide = replace(request, decoding=Decoding(beam_size=4))
     assert [Sentence(one, Future(), 0.0).cost_tokens for one in (request, wide)] == [12, 42]
+
+
+def test_what_a_sentence_holds_is_what_it_is_likely_to_write_and_what_it_is_told_to() -> None:
+    """Not the most that it may: 256 tokens for a greeting."""
+    request = SentenceRequest((5, 2), max_target_tokens=256)
+    told = [replace(request, decoding=one) for one in (Decoding(min_tokens=60), Decoding(prefix_ids=(5,) * 40))]
+    longer = replace(request, source_ids=(5,) * 100)
+    costs = [Sentence(one, Future(), 0.0).cost_tokens for one in (request, *told, longer)]
+    assert costs == [2 + 28, 2 + 60, 2 + 40, 100 + 224]

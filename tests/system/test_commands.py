@@ -92,6 +92,47 @@ def test_a_text_that_fails_is_told_and_the_others_are_not_lost(server: Running) 
     assert done.stderr == "heed: '': contents[1]: empty\n"
 
 
+def test_what_is_too_much_for_one_call_goes_in_several() -> None:
+    """A server that holds seven of these lines."""
+    (source, target), *_ = golden("letters", 1)
+    small = Running("--queue-tokens", "200", "--pause-seconds", "0")
+    done = heed("translate", "-", "--address", small.address, stdin=f"{source}\n" * 30)
+    assert small.terminate() == 0
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [target] * 30
+
+
+def test_a_line_in_is_a_line_out_whatever_breaks_it_and_however_it_fails(server: Running) -> None:
+    done = heed("translate", "abc. \n\n abc.", "--split", "--address", server.address)
+    assert len(done.stdout.splitlines()) == 1
+    done = heed("translate", "abc", "", "--hypotheses", "1", "--address", server.address)
+    assert (done.returncode, len(done.stdout.splitlines())) == (1, 2)
+
+
+@pytest.mark.parametrize("name", ["http_proxy", "grpc_proxy"])
+def test_no_proxy_leads_to_this_machine(server: Running, name: str) -> None:
+    command = [*HEED, "models", "--address", server.address]
+    environment = QUIET | {name: "http://127.0.0.1:9"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's full disk")
+def test_a_full_disk_is_one_line(server: Running) -> None:
+    command = [*HEED, "translate", "abc", "--address", server.address]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=SECONDS, env=QUIET)
+    assert done.returncode == 1
+    assert done.stderr == "heed: cannot write: No space left on device\n"
+
+
+def test_output_is_utf8_whatever_the_terminal_says(server: Running) -> None:
+    command = [*HEED, "translate", "abc", "--attention", "word", "--address", server.address]
+    done = subprocess.run(command, capture_output=True, timeout=SECONDS, env=QUIET | {"PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode()
+
+
 def test_bytes_that_are_no_text_are_told_line_by_line(server: Running) -> None:
     (source, target), *_ = golden("letters", 1)
     command = [*HEED, "translate", "-", "--address", server.address]
@@ -239,8 +280,9 @@ def test_the_options_of_search_reach_the_server(storyteller: Running) -> None:
     [
         (("--seed", "-1"), "an option is out of range"),
         (("--beam", str(2**40)), "an option is out of range"),
-        (("--prefix", "\udcff"), "--prefix and --suppress: not valid UTF-8"),
-        (("--suppress", "\udcff"), "--prefix and --suppress: not valid UTF-8"),
+        (("--prefix", "\udcff"), "--prefix: not valid UTF-8"),
+        (("--suppress", "\udcff"), "--suppress: not valid UTF-8"),
+        (("--from", "\udcff"), "--from: not valid UTF-8"),
     ],
 )
 def test_what_the_wire_cannot_hold_is_one_line(storyteller: Running, options: tuple[str, ...], message: str) -> None:
