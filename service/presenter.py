@@ -196,18 +196,24 @@ def check_size(
     request: AttentionRequest | None,
     maps: Sequence[MapChoice],
     sources: Sequence[Source],
-    answers: Sequence[SentenceResult | HeedError],
+    answers: Sequence[SentenceResult | HeedError] | None = None,
 ) -> None:
-    """Refuse matrices that no reply can hold before any is made. Counts tokens: a matrix of words is no larger."""
+    """Refuse matrices that no reply can hold before any is made. Counts tokens: a matrix of words is no larger.
+
+    Without ``answers`` by the least that they can be, one token each: what is sure to be refused is not decoded first.
+    """
     if request is None:
         return
+    written = [[1]] * len(sources)
+    if answers is not None:
+        done = [answer.hypotheses if isinstance(answer, SentenceResult) else () for answer in answers]
+        written = [[len(hypothesis.target_ids) for hypothesis in hypotheses] for hypotheses in done]
     weights = sum(
         (1 if request.mean_of_heads or choice.alignment else len(choice.heads)) * rows * columns
-        for source, answer in zip(sources, answers, strict=True)
-        if isinstance(answer, SentenceResult)
-        for hypothesis in answer.hypotheses
+        for source, lengths in zip(sources, written, strict=True)
+        for target in lengths
         for choice in maps
-        for rows, columns in [_shape(manifest, choice.entry, source, hypothesis)]
+        for rows, columns in [_shape(manifest, choice.entry, source, target)]
     )
     if (size := weights * request.bytes_per_weight) > request.max_bytes:
         raise InvalidFieldError(
@@ -217,9 +223,9 @@ def check_size(
         )
 
 
-def _shape(manifest: Manifest, entry: AttentionMapEntry, source: Source, hypothesis: Hypothesis) -> tuple[int, int]:
+def _shape(manifest: Manifest, entry: AttentionMapEntry, source: Source, target: int) -> tuple[int, int]:
     """Rows and columns of a map, in tokens."""
-    target, read = len(hypothesis.target_ids), manifest.one_shot_length or len(source.text.tokens)
+    read = manifest.one_shot_length or len(source.text.tokens)
     return {
         "cross": (target, read),
         "encoder_self": (read, read),

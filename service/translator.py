@@ -45,6 +45,7 @@ from service.sentences import Span, is_visible
 _log = logging.getLogger(__name__)
 _RETRY_SECONDS = 0.2
 _TURN_SECONDS = 0.001
+_LONG_CHARACTERS = 2000
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,7 @@ class Translator:
         whole = [passage for passage in passages if isinstance(passage, _Passage)]
         sources = [source for passage in whole for source in passage.sources]
         decodings = [decoding for passage in whole for decoding in passage.decodings]
+        check_size(model.bundle.manifest, request.attention, maps, sources)
         answers = await self._run(request, model, maps, sources, decodings)
         check_size(model.bundle.manifest, request.attention, maps, sources, answers)
         results, outcomes = iter(answers), list[Translated | HeedError]()
@@ -187,16 +189,28 @@ class Translator:
     async def _tokenize(self, request: TranslateRequest, model: ServedModel) -> list[_Passage | HeedError]:
         """A wrong text is an outcome of its own, not an end of the request."""
         passages: list[_Passage | HeedError] = []
+        room = model.engine.load().limit_tokens
         suppressed = suppressed_ids(request.decoding, model.bundle)
         seconds = self._metrics.phase_seconds.labels("tokenize")
         turn = _Turn()
         for place, text in enumerate(request.texts):
             with seconds.time():
+                arguments = (request, place, text, model, suppressed)
                 try:
-                    passages.append(self._tokenize_passage(request, place, text, model, suppressed))
+                    if len(text) > _LONG_CHARACTERS:  # others are served while it is cut
+                        passage = await asyncio.to_thread(self._tokenize_passage, *arguments)
+                    else:
+                        passage = self._tokenize_passage(*arguments)
                 except InvalidFieldError as error:
                     passages.append(error)
-            await turn.over()
+                    continue
+                finally:
+                    await turn.over()
+            passages.append(passage)
+            room -= sum(len(source.text.tokens) for source in passage.sources)
+            if room < 0:  # the rest would be cut for nothing
+                limit = model.engine.load().limit_tokens
+                raise self._overloaded(request, QueueFullError(limit - room, 0, limit))
         return passages
 
     def _tokenize_passage(
@@ -309,7 +323,7 @@ class Translator:
         if error.wanted_tokens > error.limit_tokens:
             return InvalidFieldError(
                 "contents" if request.targets is None else "pairs",
-                f"{error.wanted_tokens} tokens in all, with those that are likely to be written; the server holds "
+                f"{error.wanted_tokens} tokens or more, with those that are likely to be written; the server holds "
                 f"{error.limit_tokens} at most: send fewer texts, or ask for fewer hypotheses",
                 "CALL_TOO_LARGE",
                 limit=str(error.limit_tokens),

@@ -65,6 +65,7 @@ def test_without_a_default_a_request_must_name_its_model_unless_there_is_one(bun
     (bundles / "repository.json").unlink()
     registry = ModelRegistry(Repository(bundles), Metrics(), "cpu", SETTINGS)
     try:
+        assert registry.answering is None
         with pytest.raises(InvalidFieldError, match="name one of letters, numbers"):
             registry.resolve("", None, "", "")
     finally:

@@ -46,6 +46,13 @@ def test_a_wide_space_behind_an_initial_is_a_space(space: str) -> None:
     assert spans == split_sentences(text.replace(space, " "), "fr")
 
 
+@pytest.mark.parametrize("text", ["One. \u200b Two.", "One. Two. \u200b", "\ufeff \u200b One. Two."])
+def test_what_cannot_be_seen_is_no_sentence_of_its_own(text: str) -> None:
+    found = found_in(text, "en")
+    assert len(found) == 2
+    assert found[0].strip("\ufeff\u200b ") == "One."
+
+
 class PanicException(BaseException):  # what Rust's panics are called
     pass
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,10 @@ def _edit_manifest(directory: Path, change: Callable[[dict[str, Any]], None]) ->
 
 
 def test_the_repository_lists_models_newest_version_first(bundles: Path) -> None:
-    (bundles / "numbers" / "not-a-version").mkdir()
+    for other in ("not-a-version", "٢", "03", "-1"):
+        shutil.copytree(bundles / "numbers" / "2", bundles / "numbers" / other)
+    for other in (".trash", "Numbers", "nümbers", os.fsdecode(b"n\xff")):
+        shutil.copytree(bundles / "numbers", bundles / other)
     repository = Repository(bundles)
     assert repository.versions() == {"letters": [1], "numbers": [2, 1]}
     assert repository.settings.default_model == "letters"

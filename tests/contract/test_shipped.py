@@ -154,6 +154,15 @@ def test_whatever_is_sent_something_comes_back(translators: dict[str, Bundle], n
         assert translation.strip(), text
 
 
+@pytest.mark.parametrize("space", ["\u00a0", "\n", "\t", "\u2009", "\u3000"])
+def test_a_token_is_without_the_white_space_before_it(translators: dict[str, Bundle], space: str) -> None:
+    text = f"Das kostet 5{space}Euro. ﬃ"
+    tokens = translators["tatoeba-de-en"].encode(text, "").tokens
+    covered = [text[token.begin : token.end] for token in tokens]
+    assert not any(part != part.strip() for part in covered)
+    assert "Euro" in "".join(covered)
+
+
 def test_numbers_alone_are_kept(translators: dict[str, Bundle]) -> None:
     for bundle in translators.values():
         assert translate_texts(bundle, ["12345"]) == ["12345"]

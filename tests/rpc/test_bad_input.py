@@ -57,6 +57,54 @@ async def test_a_bad_request_gets_its_status(
     await still_serves(stub)
 
 
+@pytest.mark.parametrize("sent", ["x" * 3000, "é" * 3000, "😀" * 100_000])
+@pytest.mark.parametrize(
+    ("field", "code", "reason"),
+    [
+        ("model", "NOT_FOUND", "NOT_FOUND"),
+        ("source_language_code", "NOT_FOUND", "NOT_FOUND"),
+        ("mime_type", "INVALID_ARGUMENT", "INVALID_FIELD"),
+        ("attention", "FAILED_PRECONDITION", "NO_SUCH_ATTENTION_MAP"),
+    ],
+)
+async def test_what_is_quoted_in_an_error_fits_into_a_header(
+    stub: TranslationServiceStub, field: str, code: str, reason: str, sent: str
+) -> None:
+    """A client refuses longer ones, and with them the status."""
+    request = TranslateRequest(contents=["a"], target_language_code="en" if field == "source_language_code" else "")
+    if field == "attention":
+        request.attention.view = 2
+        request.attention.maps.append(sent)
+    else:
+        setattr(request, field, sent)
+    status, found = await refused(stub.Translate(request))
+    assert (status.name, found.reason) == (code, reason)
+    if field == "source_language_code":
+        request.model = "letters"
+        status, found = await refused(stub.Translate(request))
+        assert (status.name, found.reason) == (code, reason)
+
+
+@pytest.mark.parametrize("text", ["\u200b", "\ufeff", " \u200d\u2060\n", "\x00\x07"])
+async def test_a_text_of_nothing_visible_is_empty(stub: TranslationServiceStub, text: str) -> None:
+    reply = await stub.Translate(TranslateRequest(contents=[text, "abc"]))
+    failed, good = reply.translations
+    assert failed.status.message == "contents[0]: empty"
+    assert good.hypotheses
+
+
+async def test_long_texts_that_are_too_much_are_refused_and_others_are_served_meanwhile(
+    server: Server, stub: TranslationServiceStub
+) -> None:
+    texts = ["ab " * 6000] * 200
+    request = TranslateRequest(contents=texts, sentence_splitting="SENTENCE_SPLITTING_SENTENCES")
+    long = asyncio.ensure_future(refused(stub.Translate(request)))
+    await still_serves(stub)
+    status, found = await long
+    assert (status.name, found.reason) == ("INVALID_ARGUMENT", "CALL_TOO_LARGE")
+    assert found.metadata["field"] == "contents"
+
+
 async def test_invalid_utf8_and_random_bytes_are_invalid_arguments(
     channel: grpc.aio.Channel, stub: TranslationServiceStub
 ) -> None:

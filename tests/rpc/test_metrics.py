@@ -6,11 +6,20 @@ import asyncio
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from heed.v1.translation_service_pb2 import ListModelsRequest, TranslateRequest
 from heed.v1.translation_service_pb2_grpc import TranslationServiceStub
 
 from service.rpc.server import Server
 from tests.rpc.calls import value
+
+
+async def test_what_a_stream_sends_is_counted(server: Server, channel: grpc.aio.Channel) -> None:
+    watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+    assert (await watch.read()).status == 1
+    sent = await asyncio.to_thread(value, server, "grpc_server_msg_sent_total", grpc_method="Watch")
+    assert sent == 1
+    watch.cancel()
 
 
 async def test_metrics_are_right_after_a_known_sequence_of_calls(

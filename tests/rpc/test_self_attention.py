@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import grpc
@@ -14,7 +15,7 @@ from heed.v1.translation_service_pb2_grpc import TranslationServiceStub
 from service.client import unpack
 from service.rpc.server import Server
 from tests.conftest import FAMILIES, tiny_settings
-from tests.rpc.calls import refused
+from tests.rpc.calls import refused, value
 
 SOURCE = "1 2 3 4"
 
@@ -53,6 +54,31 @@ async def test_every_map_of_every_layer_comes_back(stub: TranslationServiceStub)
     kinds = {matrix.map: matrix.kind for matrix in best.attention.matrices}
     assert kinds["encoder-self-1"] == attention_pb2.ATTENTION_KIND_ENCODER_SELF
     assert kinds["decoder-self-0"] == attention_pb2.ATTENTION_KIND_DECODER_SELF
+
+
+@pytest.mark.parametrize("view", [attention_pb2.ATTENTION_VIEW_WORD, attention_pb2.ATTENTION_VIEW_FULL])
+async def test_rows_of_bytes_keep_their_sum(stub: TranslationServiceStub, view: attention_pb2.AttentionView) -> None:
+    """Many small weights, each less than half of a 255th, are not all rounded away."""
+    options = attention_pb2.AttentionOptions(view=view)
+    request = TranslateRequest(contents=[" ".join(map(str, range(50)))], model="transformer", attention=options)
+    exact = (await stub.Translate(request)).translations[0].hypotheses[0].attention.matrices
+    request.attention.data_type = attention_pb2.MATRIX_DATA_TYPE_UINT8
+    packed = (await stub.Translate(request)).translations[0].hypotheses[0].attention.matrices
+    assert len(packed) == len(exact) > 0
+    for one, other in zip(packed, exact, strict=True):
+        np.testing.assert_allclose(unpack(one).sum(-1), 1.0, atol=1e-6)
+        np.testing.assert_allclose(unpack(one), unpack(other), atol=1.001 / 255)
+
+
+async def test_what_no_reply_can_hold_is_refused_before_it_is_decoded(
+    server: Server, stub: TranslationServiceStub
+) -> None:
+    options = attention_pb2.AttentionOptions(view=attention_pb2.ATTENTION_VIEW_FULL)
+    texts = [" ".join(["1"] * 60)] * 1000
+    request = TranslateRequest(model="transformer", contents=texts, attention=options)
+    status, found = await refused(stub.Translate(request))
+    assert (status.name, found.reason) == ("INVALID_ARGUMENT", "REPLY_TOO_LARGE")
+    assert await asyncio.to_thread(value, server, "heed_sentences_total", model="transformer") == 0
 
 
 async def test_a_target_over_itself_looks_back_alone(stub: TranslationServiceStub) -> None:
