@@ -133,9 +133,13 @@ class Server:
             self._translator.drain()
         # Our own calls get the grace. gRPC's would wait for streams that never end, such as a client's health watch.
         await self._servicer.wait_until_idle(self._settings.grace_seconds if pause else 0.0)
-        await self._grpc.stop(_LAST_WORDS_SECONDS if pause else None)
+        finished = True
         if self._registry is not None:
             finished = await asyncio.to_thread(self._registry.stop, 0.0)
+        if not finished:  # what was given up is answered: gRPC would cut it off without a word
+            await self._servicer.wait_until_idle(_LAST_WORDS_SECONDS)
+        await self._grpc.stop(_LAST_WORDS_SECONDS if pause else None)
+        if self._registry is not None:
             _log.info("stopped%s", "" if finished else ": the grace was too short, some work was given up")
         if self._lag is not None:
             self._lag.cancel()

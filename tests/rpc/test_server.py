@@ -67,6 +67,21 @@ async def test_stopping_drains_health_first_then_new_work_then_what_runs() -> No
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
+async def test_what_the_grace_was_too_short_for_is_told_so() -> None:
+    server = Server(tiny_settings(grace_seconds=0.2))
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        stub = TranslationServiceStub(channel)
+        with Held(server, "letters"):
+            running = asyncio.ensure_future(refused(stub.Translate(TranslateRequest(contents=["abc"] * 50))))
+            await until(lambda: value(server, "heed_requests_running", model="letters") > 0)
+            stopping = asyncio.ensure_future(server.stop())
+            await asyncio.sleep(0.5)
+        code, found = await running
+        assert (code, found.reason) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
+        await stopping
+
+
 async def test_before_its_models_are_loaded_it_is_unavailable() -> None:
     from service.metrics import Metrics
     from service.rpc.translation_servicer import TranslationServicer

@@ -164,6 +164,7 @@ def test_each_alert_fires_when_it_should_and_only_then(tmp_path: Path) -> None:
         f"heed_queue_tokens_limit{{{labels}}}": "1000x20",
         'heed_failures_total{job="heed", instance="heed:9090", reason="INTERNAL"}': "_ _ 1x18",
         f"heed_model_load_failures_total{{{labels}}}": "1x20",
+        'heed_shed_total{job="heed", instance="heed:9090", cause="queue_full"}': "0+3x20",
     }
     # A busy server whose last internal error is long past.
     peace = {
@@ -171,6 +172,7 @@ def test_each_alert_fires_when_it_should_and_only_then(tmp_path: Path) -> None:
         f"heed_queue_tokens{{{labels}}}": "850x100",
         f"heed_queue_tokens_limit{{{labels}}}": "1000x100",
         'heed_failures_total{job="heed", instance="heed:9090", reason="INTERNAL"}': "1x10 2x90",
+        'heed_shed_total{job="heed", instance="heed:9090", cause="queue_full"}': "7x100",
     }
     rules = yaml.safe_load((_PROMETHEUS / "alerts.yml").read_text(encoding="utf-8"))["groups"][0]["rules"]
     shutil.copy(_PROMETHEUS / "alerts.yml", tmp_path)
