@@ -13,6 +13,11 @@ import string
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from datetime import date, time, timedelta
+
+from babel import Locale
+from babel.dates import format_date, format_time
+from babel.numbers import format_currency, format_decimal
 
 from training.config import AugmentConfig
 from training.tasks import Example
@@ -42,8 +47,13 @@ _EMOJI = [chr(code) for first, last in ((0x1F300, 0x1F5FF), (0x1F600, 0x1F64F)) 
 _EMOJI += [*"☀☕♥⚡✅✨", "❤️", "👍🏽", "👩‍💻", "🇩🇪"]
 
 
-def augmented(pairs: Iterable[Example], settings: AugmentConfig) -> Iterator[Example]:
-    """Every pair, and after a share of them one made of it. The same pairs and seed give the same."""
+def augmented(
+    pairs: Iterable[Example], settings: AugmentConfig, languages: tuple[str, str] | None = None
+) -> Iterator[Example]:
+    """Every pair, and after a share of them one made of it. The same pairs and seed give the same.
+
+    ``languages``: source and target, of which ``settings.formatted`` must know how they write dates and numbers.
+    """
     generator = random.Random(settings.seed)
     earlier: list[Example] = []
     names: dict[str, None] = {}  # in the order in which they were met: a set has another in each process
@@ -55,6 +65,11 @@ def augmented(pairs: Iterable[Example], settings: AugmentConfig) -> Iterator[Exa
         (settings.quoted, lambda pair: _quoted(pair, generator)),
         (settings.copied, lambda pair: _copied(pair, generator)),
     ]
+    if settings.formatted:
+        if languages is None:
+            raise ValueError("formatted texts are of two languages, and none are named")
+        writers = tuple(Locale.parse(language, sep="-") for language in languages)
+        makers.append((settings.formatted, lambda pair: _formatted(pair, writers, generator)))
     for number, pair in enumerate(pairs):
         yield pair
         for share, make in makers:
@@ -117,13 +132,49 @@ def _quoted(pair: Example, generator: random.Random) -> Example:
 
 def _copied(pair: Example, generator: random.Random) -> Example:
     """With a text that no language translates, at either end or in the pair's place."""
-    text = generator.choice([_number, _name, _emoji, _foreign, _foreign, _address, _signs])(generator)
+    make = generator.choice([_number, _name, _emoji, _foreign, _foreign, _address, _signs])
+    text = make(generator)
+    # A word by itself is a word to translate: "Ja" is no name.
+    return _placed(pair, text, text, generator, alone=make is not _name)
+
+
+def _placed(pair: Example, source: str, target: str, generator: random.Random, alone: bool = True) -> Example:
+    """Alone if it may be, before the pair or behind it."""
     place = generator.random()
-    if place < 0.3:
-        return replace(pair, source=text, target=text)
+    if alone and place < 0.3:
+        return replace(pair, source=source, target=target)
     if place < 0.6:
-        return replace(pair, source=f"{text} {pair.source}", target=f"{text} {pair.target}")
-    return replace(pair, source=f"{pair.source} {text}", target=f"{pair.target} {text}")
+        return replace(pair, source=f"{source} {pair.source}", target=f"{target} {pair.target}")
+    return replace(pair, source=f"{pair.source} {source}", target=f"{pair.target} {target}")
+
+
+def _formatted(pair: Example, writers: tuple[Locale, ...], generator: random.Random) -> Example:
+    """With a date, a time, a number or an amount, on each side as its language writes it."""
+    write = generator.choice([_date, _date, _time, _decimal, _amount])(generator)
+    source, target = (" ".join(write(writer).split()) for writer in writers)  # without no-break spaces
+    return _placed(pair, source, target, generator)
+
+
+def _date(generator: random.Random) -> Callable[[Locale], str]:
+    day = date(1900, 1, 1) + timedelta(days=generator.randrange(55_000))
+    form = generator.choice(["long", "long", "full", "medium"])
+    return lambda writer: format_date(day, form, locale=writer)
+
+
+def _time(generator: random.Random) -> Callable[[Locale], str]:
+    moment = time(generator.randrange(24), generator.randrange(60))
+    return lambda writer: format_time(moment, "short", locale=writer)
+
+
+def _decimal(generator: random.Random) -> Callable[[Locale], str]:
+    number = generator.randrange(10 ** generator.randint(1, 8)) / generator.choice([1, 1, 10, 100])
+    return lambda writer: format_decimal(number, locale=writer)
+
+
+def _amount(generator: random.Random) -> Callable[[Locale], str]:
+    number = generator.randrange(10 ** generator.randint(2, 7)) / generator.choice([1, 100])
+    currency = generator.choice(["EUR", "USD", "GBP", "CHF"])
+    return lambda writer: format_currency(number, currency, locale=writer)
 
 
 def _number(generator: random.Random) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
+from babel import Locale, UnknownLocaleError
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from training.config_files import read_values
@@ -107,6 +108,7 @@ class AugmentConfig(_Section):
     renamed: Share = 0.0  # another name or number where both sides have the same one
     quoted: Share = 0.0  # in quotation marks, of any style in the source and plain ones in the target, or in brackets
     copied: Share = 0.0  # with a number, a name, emoji, or another script, the same on both sides; or that alone
+    formatted: Share = 0.0  # with a date, a time, a number or an amount, as each of the two languages writes it
     seed: Seed = 1
 
 
@@ -433,6 +435,21 @@ class Config(_Section):
             if language not in (told or [None]):
                 wanted = f"source and target_language, one of {', '.join(sorted(told))}" if told else "a plain sentence"
                 raise ValueError(f"export.golden_sentences has {golden!r}: write it as {wanted}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_formatted(self) -> Config:
+        if not isinstance(self.corpus, FileCorpus) or not (share := self.corpus.augment.formatted):
+            return self
+        for side, codes in (("source", self.languages.source), ("target", self.languages.target)):
+            try:
+                (code,) = codes
+                Locale.parse(code, sep="-")
+            except (ValueError, UnknownLocaleError) as error:
+                raise ValueError(
+                    f"corpus.augment.formatted is {share}, and languages.{side} is {', '.join(codes)}: it needs one "
+                    "language on each side, whose dates Babel knows"
+                ) from error
         return self
 
     @model_validator(mode="after")

@@ -229,7 +229,7 @@ def _prepare(config: Config, directory: Path, inputs: dict[str, str], progress: 
     if isinstance(config.corpus, TaskCorpus):
         _write_texts(config.corpus, directory, progress)
     else:
-        _write_split_files(config.corpus, directory, progress)
+        _write_split_files(config.corpus, _two_languages(config), directory, progress)
     np.save(directory / "training.lines.npy", line_begins(directory / "training.tsv"))
     languages = config.corpus.target_languages if isinstance(config.corpus, FileCorpus) else frozenset[str]()
     pieces = [language_piece(language) for language in sorted(languages)]
@@ -341,9 +341,16 @@ def _check_start(run: Path, directory: Path, both_ways: bool) -> None:
         )
 
 
-def _write_split_files(corpus: FileCorpus, directory: Path, progress: Progress) -> None:
+def _two_languages(config: Config) -> tuple[str, str] | None:
+    sides = config.languages.source, config.languages.target
+    return None if any(len(side) != 1 for side in sides) else (sides[0][0], sides[1][0])
+
+
+def _write_split_files(
+    corpus: FileCorpus, languages: tuple[str, str] | None, directory: Path, progress: Progress
+) -> None:
     report = Report()
-    for part, pairs in split_files(corpus, report).items():
+    for part, pairs in split_files(corpus, report, languages).items():
         report.kept[part] = _write_tsv(directory / f"{part}.tsv", pairs)
     for line in report.summary():
         progress(line)

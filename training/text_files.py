@@ -60,10 +60,13 @@ def normalize(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
-def split_files(corpus: FileCorpus, report: Report) -> dict[str, Iterator[Example]]:
+def split_files(
+    corpus: FileCorpus, report: Report, languages: tuple[str, str] | None = None
+) -> dict[str, Iterator[Example]]:
     """The pairs of "training", "validation" and "test", clean; the parts are read one after the other.
 
-    Raises CorpusError for a file that cannot be read, pair files of unequal length, or a part without any pair.
+    ``languages``: source and target, where there is one of each. Raises CorpusError for a file that cannot be read,
+    pair files of unequal length, or a part without any pair.
     """
     held = _read_held_out(corpus, report) if corpus.held_out is None else _hold_out(corpus)
     seen = tuple({group_key(getattr(pair, side)) for pairs in held.values() for pair in pairs} for side in SIDES)
@@ -75,7 +78,7 @@ def split_files(corpus: FileCorpus, report: Report) -> dict[str, Iterator[Exampl
         """What is made of a file's pairs is made of its own: another's may be in other languages."""
         clean = _clean(_read([entry], report), corpus.filters, report, corpus.lower_case, duplicates)
         own = without(clean, seen, report, "held out, or like one that is")
-        return without(augmented(own, corpus.augment), seen, report, "made, and like one that is held out")
+        return without(augmented(own, corpus.augment, languages), seen, report, "made, and like one that is held out")
 
     training = itertools.chain.from_iterable(map(of_file, corpus.training))
     return {"training": training, **{name: iter(pairs) for name, pairs in held.items()}}

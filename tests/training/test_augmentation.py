@@ -137,6 +137,38 @@ def test_what_is_copied_stands_in_the_same_place_of_both_sides() -> None:
     assert all(any(first <= letter <= last for letter in letters) for first, last in ("09", "αω", "ая", "一龥", "😀🙏"))
 
 
+def test_a_name_is_copied_beside_a_sentence_and_never_alone() -> None:
+    """A word by itself is a word to translate."""
+    sources = {pair.source for pair in PAIRS}
+    alone = [pair.source for pair in made(AugmentConfig(copied=1.0)) if not any(s in pair.source for s in sources)]
+    assert len(alone) > 100
+    assert not any(re.fullmatch(r"[A-ZÄÖÜÉ][a-zäöüßé]{4,}", text) for text in alone)
+
+
+def test_dates_and_numbers_are_as_each_language_writes_them() -> None:
+    settings = AugmentConfig(formatted=1.0)
+    plain = Example("Ja.", "Yes.", "")
+    found = {
+        (pair.source.replace("Ja.", "").strip(), pair.target.replace("Yes.", "").strip())
+        for pair in augmented([plain] * 3000, settings, ("de", "en"))
+        if pair != plain
+    }
+    dates = {source: target for source, target in found if re.fullmatch(r"\d+\. [A-Z][a-zä]+ \d{4}", source)}
+    assert len(dates) > 300
+    for source, target in dates.items():
+        day, month, year = source.replace(".", "").split()
+        assert re.fullmatch(rf"[A-Z][a-z]+ {day}, {year}", target)
+        assert month[0] == target[0] or {month, target.split()[0]} in ({"Dezember", "December"}, {"Oktober", "October"})
+    amounts = [(source, target) for source, target in found if source.endswith("€")]
+    assert len(amounts) > 50
+    for source, target in amounts:
+        number = source.removesuffix(" €").replace(".", "").replace(",", ".")
+        assert target.removeprefix("€").replace(",", "") == number
+    assert any(re.fullmatch(r"1\d:\d\d", source) and target.endswith("PM") for source, target in found)
+    with pytest.raises(ValueError, match="none are named"):
+        list(augmented([plain], settings))
+
+
 def test_only_training_is_augmented(tmp_path: Path) -> None:
     path = tmp_path / "pairs.tsv"
     path.write_text("".join(f"{pair.source}\t{pair.target}\n" for pair in PAIRS[:300]), encoding="utf-8")

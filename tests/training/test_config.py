@@ -114,7 +114,7 @@ def test_every_shipped_config_is_there() -> None:
         "multi30k-en-fr",
         "tatoeba-many",
     }
-    names |= {"tatoeba-de-en-v2", "tatoeba-en-de-v2"}
+    names |= {f"tatoeba-{pair}-v{version}" for pair in ("de-en", "en-de") for version in (2, 3)}
     names |= {f"tatoeba-{pair}" for pair in ("fr-en", "en-fr", "es-en", "en-es")}
     assert {path.stem for path in SHIPPED} == names
 
@@ -760,3 +760,16 @@ def test_a_wrong_file_of_a_corpus_is_told_in_a_line(tmp_path: Path, entry: objec
     assert told in message
     assert "File." not in message
     assert message.count(";") == told.count(";")
+
+
+@pytest.mark.parametrize(("side", "codes"), [("source", ["x-letters"]), ("target", ["en", "de"]), ("source", ["qq"])])
+def test_dates_as_languages_write_them_need_two_languages(tmp_path: Path, side: str, codes: list[str]) -> None:
+    path = of_files(
+        tmp_path, training=[{"tsv": "a"}], held_out={"validation": 1, "test": 1}, augment={"formatted": 0.1}
+    )
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    values["languages"] = {"source": ["de"], "target": ["pt-BR"]}
+    assert load_config(write_config(path, values))
+    values["languages"][side] = codes
+    told = refusal(write_config(path, values))
+    assert f"corpus.augment.formatted is 0.1, and languages.{side} is {', '.join(codes)}: it needs one" in told
