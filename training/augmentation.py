@@ -201,6 +201,7 @@ def _emoji(generator: random.Random) -> str:
 def _foreign(generator: random.Random) -> str:
     letters = generator.choice(_SCRIPTS)
     words = ["".join(generator.choices(letters, k=generator.randint(1, 8))) for _ in range(generator.randint(1, 5))]
+    words = [word.capitalize() if generator.random() < 0.4 else word for word in words]
     return generator.choice([" ", " ", ", "]).join(words) + generator.choice(["", ".", "!", "?"])
 
 
