@@ -120,7 +120,7 @@ def test_tokenizers_that_changed_are_taken_again(first: Config, tmp_path: Path) 
 # --- of files --------------------------------------------------------------------------------------------------------
 
 
-def of_files(folder: Path, test: int, start_from: Path | None = None, **training: Any) -> Config:
+def of_files(folder: Path, test: int, start_from: Path | None = None, validation: int = 5, **training: Any) -> Config:
     path = folder / "pairs.tsv"
     path.write_text("".join(f"{i} {i + 1}\t{i + 1} {i}\n" for i in range(90)), encoding="utf-8")
     files = [{"tsv": str(path), **training}]
@@ -137,9 +137,24 @@ def test_what_the_first_run_was_trained_on_is_not_held_out(tmp_path: Path) -> No
     prepare(one, ignore_progress)
     prepare(of_files(tmp_path, 10, one.run_directory), ignore_progress)
     refused = of_files(tmp_path, 30, one.run_directory)
-    with pytest.raises(CorpusError, match=r"start_from: 20 of the 75 pairs that .* was trained on are held out here"):
+    with pytest.raises(CorpusError, match=r"start_from: 20 of the 75 pairs .* was trained on are of the test here"):
         prepare(refused, ignore_progress)
     assert not refused.run_directory.joinpath("data").exists()
+
+
+def test_that_it_was_trained_on_what_is_validation_is_told(tmp_path: Path) -> None:
+    one = of_files(tmp_path, 10)
+    first = prepare(one, ignore_progress)
+    values = of_files(tmp_path, 10, one.run_directory).model_dump(mode="json")
+    parts = {"validation": "training", "test": "test"}  # the first pair of either
+    for part, taken in parts.items():
+        pair = next(first.examples(taken))
+        (tmp_path / f"{part}.tsv").write_text(f"{pair.source}\t{pair.target}\n", encoding="utf-8")
+    files = {part: [{"tsv": str(tmp_path / f"{part}.tsv")}] for part in parts}
+    values["corpus"] = {"kind": "files", "training": [{"tsv": str(tmp_path / "pairs.tsv")}], **files}
+    told: list[str] = []
+    prepare(Config.model_validate(values), told.append)
+    assert any("start_from: 1 of the 75 pairs that" in line and "are of the validation here" in line for line in told)
 
 
 def test_a_target_language_that_the_first_run_did_not_know_is_refused(tmp_path: Path) -> None:
