@@ -27,24 +27,20 @@ _MOST_JOINED = 4
 _BEGINNINGS = ["", *"bcdfghjklmnprstvwxyz", "sch", "th", "br", "kl", "st", "tr", "ch", "gr", "ph"]
 _VOWELS = [*"aeiouaeiouyäöüé", "ei", "au", "ie", "ou"]
 _ENDS = ["", "", "", *"lnrstmkdx", "ll", "nn", "rt", "ck", "nd", "tz", "ng"]
-_SCRIPTS = [
-    "αβγδεζηθικλμνξοπρστυφχψω",
-    "абвгдежзийклмнопрстуфхцчшщыэюя",
-    "אבגדהוזחטיכלמנסעפצקרשת",
-    "ابتثجحدرزسشصعفقكلمنهوي",
-]
-_SCRIPTS += [
-    "".join(map(chr, range(first, first + count)))
-    for first, count in ((0x3042, 80), (0x4E00, 2000), (0xAC00, 2000), (0x0905, 50))
-]
+_SCRIPTS = ["αβγδεζηθικλμνξοπρστυφχψωάέήίόύώς", "абвгдежзийклмнопрстуфхцчшщъыьэюяёіїє"]
+# Hebrew, Arabic, Devanagari, Thai, Hiragana, Katakana, Han, Hangul: the first code point, and how many.
+_LETTERS = [(0x05D0, 27), (0x0627, 20), (0x0641, 10), (0x0905, 50), (0x0E01, 46), (0x3042, 80), (0x30A1, 80)]
+_LETTERS += [(0x4E00, 20_000), (0xAC00, 11_000)]
+_SCRIPTS += ["".join(map(chr, range(first, first + count))) for first, count in _LETTERS]
 _NAMES_AND_NUMBERS = re.compile(r"\b[A-ZÄÖÜÉ][a-zäöüßé]{2,}\b|\b\d(?:[\d.,:]*\d)?\b")
 _PLAIN = ('"', '"')
 _STYLES = [("„", "“"), ("“", "”"), ("»", "«"), ("«", "»"), ("‚", "‘"), ("‘", "’"), _PLAIN]
 _SAME = [("(", ")"), ("[", "]"), ("*", "*"), ("<b>", "</b>"), ("<p>", "</p>")]
 _QUOTES = [(marks, _PLAIN) for marks in _STYLES] + [(marks, marks) for marks in _SAME]
 _FULL_STOPS = ".!?…"
-_EMOJI = [chr(code) for first, last in ((0x1F300, 0x1F5FF), (0x1F600, 0x1F64F)) for code in range(first, last)]
-_EMOJI += [*"☀☕♥⚡✅✨", "❤️", "👍🏽", "👩‍💻", "🇩🇪"]
+_PICTURES = [(0x2600, 255), (0x1F300, 767), (0x1F600, 80), (0x1F680, 70), (0x1F910, 240)]
+_EMOJI = [chr(first + number) for first, count in _PICTURES for number in range(count)]
+_EMOJI += [*"☀☕♥⚡✅✨", *["❤️", "👍🏽", "👩‍💻", "🇩🇪"] * 20]
 
 
 def augmented(
