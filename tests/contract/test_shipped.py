@@ -152,6 +152,7 @@ def test_plain_sentences_are_translated(translators: dict[str, Bundle], precisio
 def test_whatever_is_sent_something_comes_back(translators: dict[str, Bundle], name: str) -> None:
     for text, translation in zip(HARD, translate_texts(translators[name], HARD), strict=True):
         assert translation.strip(), text
+        assert len(translation) < 20 + 2 * len(text), (text, translation)  # and does not go on and on
 
 
 @pytest.mark.parametrize("space", ["\u00a0", "\n", "\t", "\u2009", "\u3000"])
@@ -163,9 +164,15 @@ def test_a_token_is_without_the_white_space_before_it(translators: dict[str, Bun
     assert "Euro" in "".join(covered)
 
 
-def test_numbers_alone_are_kept(translators: dict[str, Bundle]) -> None:
-    for bundle in translators.values():
-        assert translate_texts(bundle, ["12345"]) == ["12345"]
+@pytest.mark.parametrize("text", ["12345", "3.14159", "😀", "...", "x = y + 2"])
+def test_what_no_language_translates_is_kept(translators: dict[str, Bundle], text: str) -> None:
+    assert [translate_texts(bundle, [text]) for bundle in translators.values()] == [[text], [text]]
+
+
+def test_names_and_quotation_marks_are_kept(translators: dict[str, Bundle]) -> None:
+    german = ["Meine Schwester wohnt in Hamburg.", "Er sagte: „Ich komme morgen.“", "Emmanuel Macron wohnt in Paris."]
+    english = ["My sister lives in Hamburg.", 'He said, "I\'ll come tomorrow."', "Emmanuel Macron lives in Paris."]
+    assert translate_texts(translators["tatoeba-de-en"], german) == english
 
 
 def test_every_sentence_of_a_long_paragraph_is_translated(translators: dict[str, Bundle]) -> None:
