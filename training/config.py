@@ -52,13 +52,20 @@ class TaskCorpus(_Section):
         return self
 
 
-class TsvFile(_Section):
+class _TextFile(_Section):
+    target_language: str | None = None  # of a model of several target languages: which
+    repeat: Positive = (
+        1  # how many times its pairs are trained on, in another form each where they are made into others
+    )
+    may_be_held_out: bool = True  # False: all of it is trained on, but for what is like a pair that is held out
+
+
+class TsvFile(_TextFile):
     """A file of columns between tabs, plain or .gz; columns count from 1."""
 
     tsv: Path
     source_column: Positive = 1
     target_column: Positive = 2
-    target_language: str | None = None  # of a model of several target languages: which
 
     @model_validator(mode="after")
     def _check_columns(self) -> TsvFile:
@@ -67,12 +74,11 @@ class TsvFile(_Section):
         return self
 
 
-class PairFiles(_Section):
+class PairFiles(_TextFile):
     """Two files with as many lines, plain or .gz."""
 
     source: Path
     target: Path
-    target_language: str | None = None  # as above
 
 
 _FILE_FORMS = ("<tsv>", "<pair>")

@@ -77,7 +77,9 @@ def split_files(
     def of_file(entry: TsvFile | PairFiles) -> Iterator[Example]:
         """What is made of a file's pairs is made of its own: another's may be in other languages."""
         clean = _clean(_read([entry], report), corpus.filters, report, corpus.lower_case, duplicates)
-        own = without(clean, seen, report, "held out, or like one that is")
+        own: Iterable[Example] = without(clean, seen, report, "held out, or like one that is")
+        if entry.repeat > 1:  # few enough to be held
+            own = list(own) * entry.repeat
         return without(augmented(own, corpus.augment, languages), seen, report, "made, and like one that is held out")
 
     training = itertools.chain.from_iterable(map(of_file, corpus.training))
@@ -116,8 +118,10 @@ def _hold_out(corpus: FileCorpus) -> dict[str, list[Example]]:
 
 
 def _held_pairs(corpus: FileCorpus, groups: int, by: str) -> Iterator[Example]:
+    files = [entry for entry in corpus.training if entry.may_be_held_out]
+
     def stream() -> Iterator[Example]:
-        return _clean(_read(corpus.training, Report()), corpus.filters, Report(), corpus.lower_case, set())
+        return _clean(_read(files, Report()), corpus.filters, Report(), corpus.lower_case, set())
 
     least = _least_distinct((_hash(group_key(getattr(pair, by))) for pair in stream()), groups)
     if len(least) < groups:

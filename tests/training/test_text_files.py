@@ -146,6 +146,21 @@ def test_what_is_made_is_like_nothing_that_is_held_out(tmp_path: Path) -> None:
         assert not keys(found["training"], side) & keys(found["validation"], side)
 
 
+def test_a_file_may_be_repeated_and_kept_from_being_held_out(tmp_path: Path) -> None:
+    """But for a pair that is like one that is held out; and what is held out is what would be without the file."""
+    plain = tsv(tmp_path / "plain.tsv", numbered(50))
+    held_out = {"validation": 5, "test": 5}
+    alone, _ = read(corpus_of(tmp_path, plain, held_out=held_out))
+    few = [("ja", "yes"), ("nein", "no"), alone["test"][0]]
+    own = tsv(tmp_path / "own.tsv", few) | {"repeat": 3, "may_be_held_out": False}
+    augment = {"upper_case": 1.0}
+    found, _ = read(corpus_of(tmp_path, plain, own, held_out=held_out, augment=augment))
+    assert {part: found[part] for part in PARTS} == {part: alone[part] for part in PARTS}
+    counts = Counter(found["training"])
+    assert counts["ja", "yes"] == counts["nein", "no"] == counts["JA", "YES"] == 3
+    assert alone["test"][0] not in counts
+
+
 def test_pairs_of_two_files_are_not_joined(tmp_path: Path) -> None:
     """They may be of two source languages."""
     files = [tsv(tmp_path / f"{name}.tsv", [(f"{name} {i}.", f"it {i}.") for i in range(50)]) for name in ("de", "es")]
