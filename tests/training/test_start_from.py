@@ -94,7 +94,9 @@ def test_weights_of_another_model_are_refused(
 
 def test_the_dropout_may_be_another(first: Config, tmp_path: Path) -> None:
     config = second(tmp_path, first, model={"dropout": 0.3})
-    trainer(config, prepare(config, ignore_progress))
+    begun = trainer(config, prepare(config, ignore_progress)).model.state_dict()
+    best = torch.load(first.run_directory / "best.pt", weights_only=True)["model"]
+    assert all(torch.equal(begun[name], best[name]) for name in best)
 
 
 def test_weights_of_other_tokenizers_are_refused(first: Config) -> None:
