@@ -187,7 +187,8 @@ def translate(
     top_k: Annotated[int | None, typer.Option(help="Draw from the so many likeliest tokens.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Draw from the likeliest that have this probability.")] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Of the draws: the same gives the same. Each 64 lines begin with it.")
+        int | None,
+        typer.Option(help="Of the draws: the same gives the same. Each call, of 64 lines at most, begins with it."),
     ] = None,
     prefix: Annotated[str, typer.Option(help="What every translation begins with.")] = "",
     min_tokens: Annotated[int | None, typer.Option(help="The least tokens of a translation.")] = None,
@@ -507,8 +508,8 @@ def main() -> None:
         _complain(_describe(error))
     except BrokenPipeError:
         sys.stderr.close()
-    except OSError as error:  # a full disk behind standard output
-        _complain(f"cannot write: {error.strerror}")
+    except OSError as error:  # such as a full disk behind standard output
+        _complain(f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or error}")
         with ignoring(OSError):
             sys.stdout.close()
     else:

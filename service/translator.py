@@ -159,10 +159,6 @@ class Translator:
                 f"{model.name} translates sentences by themselves: leave contexts empty",
                 model=model.name,
             )
-        if len(request.contexts) not in (0, count):
-            raise InvalidFieldError(
-                "contexts", f"{len(request.contexts)} contexts for {count} texts; send none or as many"
-            )
         if len(request.prefixes) not in (0, count):
             raise InvalidFieldError(
                 "target_prefixes", f"{len(request.prefixes)} prefixes for {count} texts; send none or as many"

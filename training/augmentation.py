@@ -52,7 +52,7 @@ def augmented(
     """
     generator = random.Random(settings.seed)
     earlier: list[Example] = []
-    names: dict[str, None] = {}  # in the order in which they were met: a set has another in each process
+    names = _Names()
     makers: list[tuple[float, Callable[[Example], Example]]] = [
         (settings.upper_case, _upper_case),
         (settings.unpunctuated, lambda pair: _unpunctuated(pair, generator)),
@@ -96,16 +96,30 @@ def _joined(pair: Example, earlier: list[Example], generator: random.Random) -> 
     return replace(pair, source=" ".join(one.source for one in both), target=" ".join(one.target for one in both))
 
 
-def _renamed(pair: Example, names: dict[str, None], generator: random.Random) -> Example:
+class _Names:
+    """Those met so far, in their order: a set alone has another in each process."""
+
+    def __init__(self) -> None:
+        self.all: list[str] = []
+        self._known: set[str] = set()
+
+    def add(self, name: str) -> None:
+        if name not in self._known:
+            self._known.add(name)
+            self.all.append(name)
+
+
+def _renamed(pair: Example, names: _Names, generator: random.Random) -> Example:
     """Another name or number in the place of each that stands once on both sides, the same on both.
 
     ``names``: those met so far, which this pair's are put to.
     """
     source, target = (Counter(_NAMES_AND_NUMBERS.findall(text)) for text in (pair.source, pair.target))
     words = [word for word in source if source[word] == target[word] == 1]
-    names.update((word, None) for word in words if not word[0].isdigit())
-    known = list(names)
-    others = {word: _like(word, known, generator) for word in words}
+    for word in words:
+        if not word[0].isdigit():
+            names.add(word)
+    others = {word: _like(word, names.all, generator) for word in words}
 
     def rename(text: str) -> str:
         return _NAMES_AND_NUMBERS.sub(lambda found: others.get(found.group(), found.group()), text)

@@ -90,7 +90,7 @@ class Repository:
         found: dict[str, list[int]] = {}
         for manifest in self.root.glob(f"*/*/{MANIFEST_FILE}"):
             version, model = manifest.parent.name, manifest.parent.parent.name
-            if _MODEL_NAME.match(model) and _VERSION.fullmatch(version):
+            if _MODEL_NAME.fullmatch(model) and _VERSION.fullmatch(version):
                 found.setdefault(model, []).append(int(version))
         return {model: sorted(found[model], reverse=True) for model in sorted(found)}
 
