@@ -19,6 +19,7 @@ from babel import Locale
 from babel.dates import format_date, format_time
 from babel.numbers import format_currency, format_decimal
 
+from service.bundle.capitals import folded
 from training.config import AugmentConfig
 from training.tasks import Example
 
@@ -61,6 +62,8 @@ def augmented(
         (settings.quoted, lambda pair: _quoted(pair, generator)),
         (settings.copied, lambda pair: _copied(pair, generator)),
     ]
+    if settings.lower_case:  # those above draw a number each, used or not: text that was made once stays as it was
+        makers.append((settings.lower_case, _lower_case))
     if settings.formatted:
         if languages is None:
             raise ValueError("formatted texts are of two languages, and none are named")
@@ -78,6 +81,11 @@ def augmented(
 
 def _upper_case(pair: Example) -> Example:
     return replace(pair, source=pair.source.upper(), target=pair.target.upper())
+
+
+def _lower_case(pair: Example) -> Example:
+    """As a sentence in capitals is read, for which there is no ß; the target has its capitals."""
+    return replace(pair, source=folded(pair.source.upper()))
 
 
 def _unpunctuated(pair: Example, generator: random.Random) -> Example:

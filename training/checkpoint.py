@@ -91,15 +91,26 @@ def load_start(path: Path, model_config: dict[str, Any], data_sha256: dict[str, 
     """The weights that another run begins with: of the same tokenizers, whatever its text, and of the same model but
     for its dropout. Raises CheckpointError."""
     state = _read(Weights, path)
-    there, here = ({**values, "dropout": None} for values in (_with_defaults(state.model_config), model_config))
-    if different := _differences(there, here):
-        raise CheckpointError(f"start_from: {path} is of another model ({'; '.join(different)}): make them the same")
-    for name in ("source.spm", "target.spm"):
-        if state.data_sha256.get(name) != data_sha256[name]:
-            raise CheckpointError(
-                f"start_from: {path} is of other tokenizers ({name} differs): run `heed-train prepare CONFIG` again"
-            )
+    check_start(str(path), state.model_config, state.data_sha256, model_config, data_sha256)
     return state.model
+
+
+def check_start(
+    where: str,
+    model_there: dict[str, Any],
+    data_there: dict[str, str],
+    model_config: dict[str, Any],
+    data_sha256: dict[str, str],
+) -> None:
+    """Raises CheckpointError where the weights of ``where`` are of another model, or of other tokenizers."""
+    there, here = ({**values, "dropout": None} for values in (_with_defaults(model_there), model_config))
+    if different := _differences(there, here):
+        raise CheckpointError(f"start_from: {where} is of another model ({'; '.join(different)}): make them the same")
+    for name in ("source.spm", "target.spm"):
+        if data_there.get(name) != data_sha256[name]:
+            raise CheckpointError(
+                f"start_from: {where} is of other tokenizers ({name} differs): run `heed-train prepare CONFIG` again"
+            )
 
 
 def _with_defaults(model_config: dict[str, Any]) -> dict[str, Any]:

@@ -114,6 +114,7 @@ class AugmentConfig(_Section):
     renamed: Share = 0.0  # another name or number where both sides have the same one
     quoted: Share = 0.0  # in quotation marks, of any style in the source and plain ones in the target, or in brackets
     copied: Share = 0.0  # with a number, a name, emoji, or another script, the same on both sides; or that alone
+    lower_case: Share = 0.0  # a source in lower case, as the service reads capitals (``service.bundle.capitals``)
     formatted: Share = 0.0  # with a date, a time, a number or an amount, as each of the two languages writes it
     seed: Seed = 1
 
@@ -403,7 +404,9 @@ class Config(_Section):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
     version: Positive = 1
     run_directory: Path
-    start_from: Path | None = None  # another run's directory: its tokenizers, and its best weights to begin with
+    start_from: Path | None = (
+        None  # another run's directory, or a bundle's: its tokenizers, and its weights to begin with
+    )
     languages: Languages
     corpus: CorpusConfig
     tokenizers: TokenizersConfig

@@ -29,10 +29,12 @@ import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
 from service.bundle.errors import BundleError
+from service.bundle.manifest import MANIFEST_FILE
 from service.bundle.tokenizer import TokenizedText, Tokenizer
 from training.config import Config, CorpusConfig, FileCorpus, TaskCorpus, TokenizersConfig, TsvFile
 from training.errors import CorpusError
 from training.files import folder_to_replace, write_atomically
+from training.start import StartBundle
 from training.tasks import TASKS, Example
 from training.text_files import SIDES as SIDES
 from training.text_files import Report, group_key, split_files, without
@@ -111,10 +113,10 @@ class Corpus:
         if not _same_settings(self._done["prepared_from"], config):
             raise CorpusError(f"{self.directory} was prepared from another corpus or tokenizer setting: prepare again")
 
-    def has_tokenizers_of(self, config: Config) -> bool:
-        """Were they made as this config says?"""
-        there = TokenizersConfig.model_validate(self._done["prepared_from"]["tokenizers"])
-        return (there.trained, there.shared) == (config.tokenizers.trained, config.tokenizers.shared)
+    @property
+    def tokenizers(self) -> TokenizersConfig:
+        """How they were made."""
+        return TokenizersConfig.model_validate(self._done["prepared_from"]["tokenizers"])
 
     @property
     def hashes(self) -> dict[str, str]:
@@ -257,7 +259,8 @@ def _hash_inputs(config: Config) -> dict[str, str]:
         for entry in (*corpus.training, *(corpus.validation or ()), *(corpus.test or ())):
             paths += [entry.tsv] if isinstance(entry, TsvFile) else [entry.source, entry.target]
     if config.start_from is not None:
-        paths += [config.start_from / "data" / name for name in ("training.tsv", *(f"{side}.spm" for side in SIDES))]
+        of_run = ("training.tsv", *(f"{side}.spm" for side in SIDES))
+        paths += [config.start_from / MANIFEST_FILE, *(config.start_from / "data" / name for name in of_run)]
     return {str(path): _sha256(path) for path in paths if path.is_file()}
 
 
@@ -308,9 +311,10 @@ def _train_tokenizer(settings: TokenizersConfig, directory: Path, side: str, pie
 
 
 def _take_tokenizer(config: Config, run: Path, directory: Path, side: str, pieces: list[str]) -> Tokenizer:
-    """That of the run to start from, which must be of the same settings and know the same target languages."""
-    started = Corpus(run / "data")
-    if not started.has_tokenizers_of(config):
+    """That of the run or bundle to start from, of the same settings and with the same target languages."""
+    started = StartBundle.at(run) or Corpus(run / "data")
+    there, here = started.tokenizers, config.tokenizers
+    if (there.trained, there.shared) != (here.trained, here.shared):
         raise CorpusError(f"start_from: the tokenizers of {run} are of other settings: use its `tokenizers`")
     tokenizer = started.tokenizer(side)
     if missing := [piece for piece in pieces if not tokenizer.is_control(piece)]:
@@ -324,7 +328,17 @@ def _take_tokenizer(config: Config, run: Path, directory: Path, side: str, piece
 
 def _check_start(run: Path, directory: Path, both_ways: bool, progress: Progress) -> None:
     """Raises CorpusError where the run to start from was trained on what is the test here: no score would be clean.
-    Tells where it was trained on what is validation."""
+    Tells where it was trained on what is validation, and of a bundle, which has no text, that it is not known."""
+    if (bundle := StartBundle.at(run)) is not None:
+        others = [
+            part for part in ("validation", "test") if not bundle.holds_out(part, _sha256(directory / f"{part}.tsv"))
+        ]
+        if others:
+            progress(
+                f"start_from: {run} held out others than the {' and '.join(others)} here: it may have been trained on "
+                "some of them, and then its measures are too good"
+            )
+        return
     for part in ("test", "validation"):
         held: list[set[str]] = [set(), set()]
         with (directory / f"{part}.tsv").open(encoding="utf-8", newline="\n") as lines:

@@ -42,6 +42,7 @@ from training.models.interface import NOT_JUDGED, TranslationModel
 from training.objective import Objective
 from training.schedules import learning_rate
 from training.selection import Selection, Validation
+from training.start import StartBundle
 from training.subwords import SubwordSampler
 from training.validation import Sample, score, translate_validation, validate
 
@@ -371,9 +372,21 @@ class Trainer:
                 signal.signal(number, before[number])
 
 
-def _start_from(model: TranslationModel, run: Path, model_config: dict[str, Any], corpus: Corpus) -> None:
-    """Raises CheckpointError for weights of another model; its dropout may be another."""
-    model.load_state_dict(checkpoint.load_start(run / "best.pt", model_config, corpus.hashes))
+def _start_from(model: TranslationModel, start: Path, model_config: dict[str, Any], corpus: Corpus) -> None:
+    """A run's best weights or a bundle's. Raises CheckpointError for those of another model; its dropout may be
+    another."""
+    if (bundle := StartBundle.at(start)) is None:
+        model.load_state_dict(checkpoint.load_start(start / "best.pt", model_config, corpus.hashes))
+        return
+    stored = bundle.weights(model_config, corpus.hashes)
+    there = {tensor.data_ptr() for name, tensor in model.state_dict().items() if name in stored}
+    missing = [name for name, tensor in model.state_dict().items() if tensor.data_ptr() not in there]
+    unknown = sorted(stored.keys() - model.state_dict().keys())
+    if missing or unknown:
+        raise CheckpointError(
+            f"start_from: {start} has not the weights {', '.join([*missing, *unknown])} of this model"
+        )
+    model.load_state_dict(stored, strict=False)  # tied weights are stored once: what is missing is one of them
 
 
 def load_weights(config: Config, corpus: Corpus) -> tuple[TranslationModel, list[int]]:
