@@ -94,11 +94,11 @@ def draw(name: str, version: int, source: str, output: Path) -> None:
     """Translate one text with a shipped model and draw its alignment map by tokens."""
     bundle = Repository(ROOT / "exported").load(name, version)
     engine = Engine(OnnxModel(bundle), EngineSettings(workers=1))
-    tokens = bundle.source_tokenizer.encode(source)
+    tokens = bundle.encode(source)
     request = SentenceRequest(tuple(tokens.ids), bundle.manifest.limits.max_target_tokens, attention="alignment")
     best = engine.translate([request])[0].hypotheses[0]
     engine.stop()
-    target = bundle.target_tokenizer.decode(best.target_ids)
+    target = bundle.decode(best.target_ids, bundle.raises(source))
     alignment = bundle.manifest.alignment
     weights = aligned(best.attention[alignment.map], alignment)
     columns, rows = (
@@ -119,7 +119,7 @@ def draw_words(name: str, sources: Sequence[str], output: Path) -> None:
     for source in sources:
         tokens = bundle.encode(source)
         best = engine.translate([SentenceRequest(tuple(tokens.ids), limit, "alignment")])[0].hypotheses[0]
-        target = bundle.target_tokenizer.decode(best.target_ids)
+        target = bundle.decode(best.target_ids, bundle.raises(source))
         rows, columns = words_of(target.text, target.tokens), words_of(source, tokens.tokens)
         weights = word_matrix(aligned(best.attention[alignment.map], alignment), rows, columns)
         panels.append(("", [word.text for word in columns], [word.text for word in rows], weights))
@@ -133,7 +133,7 @@ def draw_story(name: str, version: int, story: Sequence[str], output: Path) -> N
     sentences, and words of the sentence itself."""
     bundle = Repository(ROOT / "exported").load(name, version)
     engine = Engine(OnnxModel(bundle), EngineSettings(workers=1))
-    *before, own = [bundle.source_tokenizer.encode(text) for text in story]
+    *before, own = [bundle.encode(text) for text in story]
     context_ids = tuple(tuple(text.ids) for text in before)
     limit = bundle.manifest.limits.max_target_tokens
     request = SentenceRequest(tuple(own.ids), limit, attention="full", context_ids=context_ids)

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from service.bundle.reading import has_small_letters, lowered
 from service.bundle.tokenizer import TokenizedText
 from service.decoding import PLAIN, DecodingRequest, check_decoding, prefix_ids, suppressed_ids, to_decoding
 from service.engine.decoding import Decoding
@@ -225,33 +226,41 @@ class Translator:
         ]
         before = self._tokenize_context(request, place, model)
         read = model.bundle.manifest.context_sentences
+        begun = _begun(request, place)  # what is given of a translation is kept as it was written
         sources = [
-            Source(sentence, tuple([*before, *sentences[:number]][-read:] if read else ()))
+            Source(
+                sentence,
+                tuple([*before, *sentences[:number]][-read:] if read else ()),
+                model.bundle.raises(sentence.text) and not has_small_letters(begun),
+            )
             for number, sentence in enumerate(sentences)
         ]
-        prefix = self._tokenize_prefix(request, place, model, spans)
+        prefix = self._tokenize_prefix(request, place, model, spans, lowers=bool(sources) and sources[0].raised)
         decodings = [
             to_decoding(request.decoding, suppressed, prefix, (place, number)) for number in range(len(sources))
         ]
         return _Passage(text, spans, tuple(sources), tuple(decodings))
 
     def _tokenize_prefix(
-        self, request: TranslateRequest, place: int, model: ServedModel, spans: Sequence[Span]
+        self, request: TranslateRequest, place: int, model: ServedModel, spans: Sequence[Span], lowers: bool
     ) -> tuple[int, ...]:
+        """``lowers``: what is given is in capitals and was read in lower case, as the source was."""
+        begun = _begun(request, place)
+        text = lowered(begun) if lowers else begun
         most = _output_limit(request, model)
         if request.targets is not None:
             field = f"pairs[{place}].target"
-            self._check_characters(field, request.targets[place])
-            return prefix_ids(request.targets[place], field, model.bundle, most, whole=True)
-        if not request.prefixes or not request.prefixes[place]:
+            self._check_characters(field, begun)
+            return prefix_ids(text, field, model.bundle, most, whole=True)
+        if not begun:
             return ()
         field = f"target_prefixes[{place}]"
-        self._check_characters(field, request.prefixes[place])
+        self._check_characters(field, begun)
         if len(spans) > 1:
             raise InvalidFieldError(
                 field, f"the text has {len(spans)} sentences; leave the prefix, or set sentence_splitting to NONE"
             )
-        return prefix_ids(request.prefixes[place], field, model.bundle, most)
+        return prefix_ids(text, field, model.bundle, most)
 
     def _tokenize_context(self, request: TranslateRequest, place: int, model: ServedModel) -> list[TokenizedText]:
         if not request.contexts:
@@ -384,6 +393,12 @@ def _outcome_of(passage: _Passage, found: list[Translated | HeedError]) -> Trans
 
 def _output_limit(request: TranslateRequest, model: ServedModel) -> int:
     return request.decoding.max_output_tokens or model.bundle.manifest.limits.max_target_tokens
+
+
+def _begun(request: TranslateRequest, place: int) -> str:
+    """What the client gives of a translation: its beginning, all of it, or nothing."""
+    given = request.targets or request.prefixes
+    return given[place] if given else ""
 
 
 class _Turn:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 from heed.v1.translation_service_pb2_grpc import TranslationServiceStub
 
+from service.bundle.manifest import MANIFEST_FILE, MANIFEST_HASH_FILE
 from service.bundle.repository import Bundle, Repository
 from service.engine.engine import Engine, EngineSettings
 from service.engine.onnx_model import OnnxModel
@@ -19,6 +23,15 @@ from service.settings import ServerSettings
 BUNDLES = Path(__file__).parent / "bundles"
 FAMILIES = Path(__file__).parent / "families"
 EXPORTED = Path(__file__).parents[1] / "exported"
+
+
+def edit_manifest(directory: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change a bundle's manifest and sign it again, as somebody who knows the format could."""
+    values = json.loads((directory / MANIFEST_FILE).read_bytes())
+    change(values)
+    content = json.dumps(values).encode()
+    (directory / MANIFEST_FILE).write_bytes(content)
+    (directory / MANIFEST_HASH_FILE).write_text(hashlib.sha256(content).hexdigest())
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 
 import pytest
@@ -12,17 +11,14 @@ from service.engine.engine import EngineSettings
 from service.errors import InvalidFieldError
 from service.metrics import Metrics
 from service.registry import ModelRegistry
+from tests.conftest import edit_manifest
 
 SETTINGS = EngineSettings(workers=1)
 
 
 def test_a_bundle_that_answers_its_golden_sentences_otherwise_is_refused(bundles: Path) -> None:
     directory = bundles / "letters" / "1"
-    values = json.loads((directory / "manifest.json").read_bytes())
-    values["golden_sentences"][0]["target"] = "something else"
-    content = json.dumps(values).encode()
-    (directory / "manifest.json").write_bytes(content)
-    (directory / "manifest.json.sha256").write_text(hashlib.sha256(content).hexdigest())
+    edit_manifest(directory, lambda values: values["golden_sentences"][0].update(target="something else"))
     registry = ModelRegistry(Repository(bundles), Metrics(), "cpu", SETTINGS)
     try:
         assert [model.name for model in registry.ready] == ["numbers"]
@@ -38,14 +34,9 @@ def test_whatever_is_wrong_with_one_bundle_the_others_serve(bundles: Path, caplo
     """A graph that hashes right and is none, by somebody who knows the format."""
     directory = bundles / "letters" / "1"
     (directory / "encode.onnx").write_bytes(b"nothing that onnxruntime reads")
-    values = json.loads((directory / "manifest.json").read_bytes())
-    values["files"]["encode.onnx"] = {
-        "sha256": hashlib.sha256((directory / "encode.onnx").read_bytes()).hexdigest(),
-        "size_bytes": (directory / "encode.onnx").stat().st_size,
-    }
-    content = json.dumps(values).encode()
-    (directory / "manifest.json").write_bytes(content)
-    (directory / "manifest.json.sha256").write_text(hashlib.sha256(content).hexdigest())
+    content = (directory / "encode.onnx").read_bytes()
+    entry = {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
+    edit_manifest(directory, lambda values: values["files"].update({"encode.onnx": entry}))
     registry = ModelRegistry(Repository(bundles), Metrics(), "cpu", SETTINGS)
     try:
         assert [model.name for model in registry.ready] == ["numbers"]

@@ -11,7 +11,7 @@ import random
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date, time, timedelta
 
@@ -19,7 +19,7 @@ from babel import Locale
 from babel.dates import format_date, format_time
 from babel.numbers import format_currency, format_decimal
 
-from service.bundle.capitals import folded
+from service.bundle.reading import lowered
 from training.config import AugmentConfig
 from training.tasks import Example
 
@@ -38,6 +38,7 @@ _PLAIN = ('"', '"')
 _STYLES = [("„", "“"), ("“", "”"), ("»", "«"), ("«", "»"), ("‚", "‘"), ("‘", "’"), _PLAIN]
 _SAME = [("(", ")"), ("[", "]"), ("*", "*"), ("<b>", "</b>"), ("<p>", "</p>")]
 _QUOTES = [(marks, _PLAIN) for marks in _STYLES] + [(marks, marks) for marks in _SAME]
+_MARKS = '"„“”»«'
 _FULL_STOPS = ".!?…"
 _PICTURES = [(0x2600, 255), (0x1F300, 767), (0x1F600, 80), (0x1F680, 70), (0x1F910, 240)]
 _EMOJI = [chr(first + number) for first, count in _PICTURES for number in range(count)]
@@ -45,11 +46,15 @@ _EMOJI += [*"☀☕♥⚡✅✨", *["❤️", "👍🏽", "👩‍💻", "🇩�
 
 
 def augmented(
-    pairs: Iterable[Example], settings: AugmentConfig, languages: tuple[str, str] | None = None
+    pairs: Iterable[Example],
+    settings: AugmentConfig,
+    languages: tuple[str, str] | None = None,
+    frames: Sequence[Example] = (),
 ) -> Iterator[Example]:
     """Every pair, and after a share of them one made of it. The same pairs and seed give the same.
 
     ``languages``: source and target, of which ``settings.formatted`` must know how they write dates and numbers.
+    ``frames``: for ``settings.framed``.
     """
     generator = random.Random(settings.seed)
     earlier: list[Example] = []
@@ -64,6 +69,8 @@ def augmented(
     ]
     if settings.lower_case:  # those above draw a number each, used or not: text that was made once stays as it was
         makers.append((settings.lower_case, _lower_case))
+    if settings.framed:
+        makers.append((settings.framed, lambda pair: _framed(pair, frames, generator)))
     if settings.formatted:
         if languages is None:
             raise ValueError("formatted texts are of two languages, and none are named")
@@ -85,7 +92,7 @@ def _upper_case(pair: Example) -> Example:
 
 def _lower_case(pair: Example) -> Example:
     """As a sentence in capitals is read, for which there is no ß; the target has its capitals."""
-    return replace(pair, source=folded(pair.source.upper()))
+    return replace(pair, source=lowered(pair.source.upper()))
 
 
 def _unpunctuated(pair: Example, generator: random.Random) -> Example:
@@ -146,6 +153,26 @@ def _like(word: str, names: list[str], generator: random.Random) -> str:
 def _quoted(pair: Example, generator: random.Random) -> Example:
     (begin, end), (plain_begin, plain_end) = generator.choice(_QUOTES)
     return replace(pair, source=f"{begin}{pair.source}{end}", target=f"{plain_begin}{pair.target}{plain_end}")
+
+
+def _framed(pair: Example, frames: Sequence[Example], generator: random.Random) -> Example:
+    """As direct speech. In a frame ``{.}`` is a sentence, ``{}`` one without its full stop, ``{,}`` one with a comma in
+    its place; question and exclamation marks stay."""
+    if any(mark in text for text in (pair.source, pair.target) for mark in _MARKS):
+        return pair
+    frame = generator.choice(frames)
+    return replace(pair, source=_put_in(frame.source, pair.source), target=_put_in(frame.target, pair.target))
+
+
+def is_frame(text: str) -> bool:
+    """Has it a place for a sentence?"""
+    return any(place in text for place in ("{.}", "{,}", "{}"))
+
+
+def _put_in(frame: str, text: str) -> str:
+    unended = text.removesuffix(".")
+    ended = unended + "," if unended != text or text[-1].isalnum() else text
+    return frame.replace("{.}", text).replace("{,}", ended).replace("{}", unended)
 
 
 def _copied(pair: Example, generator: random.Random) -> Example:

@@ -114,9 +114,17 @@ class AugmentConfig(_Section):
     renamed: Share = 0.0  # another name or number where both sides have the same one
     quoted: Share = 0.0  # in quotation marks, of any style in the source and plain ones in the target, or in brackets
     copied: Share = 0.0  # with a number, a name, emoji, or another script, the same on both sides; or that alone
-    lower_case: Share = 0.0  # a source in lower case, as the service reads capitals (``service.bundle.capitals``)
+    lower_case: Share = 0.0  # a source in lower case, as the service reads capitals (``service.bundle.reading``)
     formatted: Share = 0.0  # with a date, a time, a number or an amount, as each of the two languages writes it
+    framed: Share = 0.0  # as direct speech in one of ``frames``
+    frames: TsvFile | None = None
     seed: Seed = 1
+
+    @model_validator(mode="after")
+    def _check_frames(self) -> AugmentConfig:
+        if self.framed and self.frames is None:
+            raise ValueError(f"framed is {self.framed}, and no frames are named")
+        return self
 
 
 class HeldOut(_Section):
@@ -136,6 +144,7 @@ class FileCorpus(_Section):
     test: list[TextFile] | None = None
     held_out: HeldOut | None = None
     lower_case: bool = False  # all text, as that of some published scores is
+    plain_marks: bool = False  # quotation marks of the training text, as ``export.reads_plainly`` has them read
     filters: FilterConfig = FilterConfig()  # of the training files, and of what is held out of them
     augment: AugmentConfig = AugmentConfig()
 
@@ -394,6 +403,7 @@ class ExportConfig(_Section):
     weights_dtype: Literal["float32", "float16"] = "float32"  # of the file; computing is in float32
     int8: bool = False  # graphs in int8 beside those in float32 (``training.quantization``)
     limits: LimitsConfig
+    reads_plainly: bool = False  # the service reads capitals in lower case, quotation marks plain (``bundle.reading``)
     splits_sentences: bool = False  # the service cuts texts into sentences, where the model has read single ones
     golden_sentences: list[str | Annotated[list[str], Field(min_length=1)] | GoldenText] = Field(min_length=1)
 

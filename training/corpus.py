@@ -258,6 +258,7 @@ def _hash_inputs(config: Config) -> dict[str, str]:
     if isinstance(corpus, FileCorpus):
         for entry in (*corpus.training, *(corpus.validation or ()), *(corpus.test or ())):
             paths += [entry.tsv] if isinstance(entry, TsvFile) else [entry.source, entry.target]
+        paths += [corpus.augment.frames.tsv] if corpus.augment.frames is not None else []
     if config.start_from is not None:
         of_run = ("training.tsv", *(f"{side}.spm" for side in SIDES))
         paths += [config.start_from / MANIFEST_FILE, *(config.start_from / "data" / name for name in of_run)]

@@ -158,7 +158,11 @@ def translate_texts(
         results = iter(engine.translate(requests))
     finally:
         engine.stop()
-    best = (bundle.target_tokenizer.decode(result.hypotheses[0].target_ids).text for result in results)
+    sentences = (part.of(text) for text, of_text in zip(texts, parts, strict=True) for part in of_text)
+    best = (
+        bundle.decode(result.hypotheses[0].target_ids, bundle.raises(sentence)).text
+        for sentence, result in zip(sentences, results, strict=True)
+    )
     return [
         rejoin(text, of_text, list(itertools.islice(best, len(of_text))))[0]
         for text, of_text in zip(texts, parts, strict=True)
@@ -193,9 +197,9 @@ def score_examples(config: Config, bundle: Bundle, examples: list[Example]) -> t
     """The scores, and what came out for each example."""
     engine = Engine(open_model(bundle), EngineSettings(queue_tokens=2**31))
     try:
-        sources = [bundle.source_tokenizer.encode(example.source) for example in examples]
+        sources = [bundle.encode(example.source) for example in examples]
         contexts = [
-            [bundle.source_tokenizer.encode(text) for text in example.context[: bundle.manifest.context_sentences]]
+            [bundle.encode(text) for text in example.context[: bundle.manifest.context_sentences]]
             for example in examples
         ]
         requests = [
@@ -214,7 +218,7 @@ def score_examples(config: Config, bundle: Bundle, examples: list[Example]) -> t
     found, hits, context_hits = [], list[bool](), list[bool]()
     for example, source, context, result in zip(examples, sources, contexts, results, strict=True):
         best = result.hypotheses[0]
-        found.append(bundle.target_tokenizer.decode(best.target_ids).text)
+        found.append(bundle.decode(best.target_ids, bundle.raises(example.source)).text)
         if found[-1] != example.target or task is None:
             continue
         spans = [(token.begin, token.end) for token in source.padded(bundle.manifest.one_shot_length or 0).tokens]

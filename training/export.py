@@ -31,6 +31,7 @@ from service.bundle.manifest import (
     StateTensor,
     TokenizerEntry,
 )
+from service.bundle.reading import in_capitals, raised, read_ids
 from service.bundle.tokenizer import Tokenizer
 from training.align import chosen_alignment
 from training.alignment import measure_alignment
@@ -139,6 +140,7 @@ def write_bundle(
             target_tokenizer=entries["target"],
             target_language_pieces=_pieces_of(config),
             limits=Limits(**config.export.limits.model_dump()),
+            reads_plainly=config.export.reads_plainly,
             splits_sentences=config.export.splits_sentences,
             capabilities=model.capabilities,
             graphs=tuple(graphs),
@@ -184,18 +186,24 @@ def _translate_golden(
         language = document.target_language if isinstance(document, GoldenText) else ""
         plain = document.source if isinstance(document, GoldenText) else document
         *before, text = [plain] if isinstance(plain, str) else plain
-        ids = source.encode_ids(text, language_piece(language))
-        found = translate_ids(ids, [source.encode_ids(sentence) for sentence in before])
+        plainly = config.export.reads_plainly
+        encode = read_ids if plainly else _encode_ids
+        ids = encode(text, source, language_piece(language))
+        written = target.decode(translate_ids(ids, [encode(sentence, source) for sentence in before]))
         golden.append(
             GoldenSentence(
                 source=text,
-                target=target.decode(found).text,
+                target=(raised(written) if plainly and in_capitals(text) else written).text,
                 context=tuple(before),
                 precision=precision,
                 target_language=language,
             )
         )
     return tuple(golden)
+
+
+def _encode_ids(text: str, tokenizer: Tokenizer, first: str = "") -> list[int]:
+    return tokenizer.encode_ids(text, first)
 
 
 def _pieces_of(config: Config) -> dict[str, str]:

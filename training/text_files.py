@@ -17,12 +17,13 @@ import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import IO
 
-from training.augmentation import augmented
+from service.bundle.reading import plain_marks, with_spaced_marks
+from training.augmentation import augmented, is_frame
 from training.config import FileCorpus, FilterConfig, PairFiles, TsvFile
 from training.errors import CorpusError
 from training.tasks import Example
@@ -73,6 +74,7 @@ def split_files(
     if corpus.target_languages:  # what is a target in one direction is a source in another
         seen = (seen[0] | seen[1],) * len(SIDES)
     duplicates: set[int] = set()
+    frames = [] if corpus.augment.frames is None else _read_frames(corpus.augment.frames)
 
     def of_file(entry: TsvFile | PairFiles) -> Iterator[Example]:
         """What is made of a file's pairs is made of its own: another's may be in other languages."""
@@ -80,10 +82,30 @@ def split_files(
         own: Iterable[Example] = without(clean, seen, report, "held out, or like one that is")
         if entry.repeat > 1:  # few enough to be held
             own = list(own) * entry.repeat
-        return without(augmented(own, corpus.augment, languages), seen, report, "made, and like one that is held out")
+        made = augmented(own, corpus.augment, languages, frames)
+        return _with_plain_marks(corpus, without(made, seen, report, "made, and like one that is held out"))
 
     training = itertools.chain.from_iterable(map(of_file, corpus.training))
     return {"training": training, **{name: iter(pairs) for name, pairs in held.items()}}
+
+
+def _read_frames(file: TsvFile) -> list[Example]:
+    frames = list(_read([file], Report()))
+    for frame in frames:
+        if not all(is_frame(text) for text in (frame.source, frame.target)):
+            raise CorpusError(
+                f"{file.tsv}: {frame.source!r}, {frame.target!r}: each side needs one of {{}}, {{.}}, {{,}}"
+            )
+    if not frames:
+        raise CorpusError(f"{file.tsv} has no frames")
+    return frames
+
+
+def _with_plain_marks(corpus: FileCorpus, pairs: Iterator[Example]) -> Iterator[Example]:
+    """Sources as the service has them read, for ``plain_marks``."""
+    if not corpus.plain_marks:
+        return pairs
+    return (replace(pair, source=with_spaced_marks(pair.source), target=plain_marks(pair.target)) for pair in pairs)
 
 
 def _read_held_out(corpus: FileCorpus, report: Report) -> dict[str, list[Example]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from service.bundle.errors import BundleError, UnknownModelError
 from service.bundle.manifest import MANIFEST_FILE, MANIFEST_HASH_FILE, MODEL_NAME, GraphEntry, Manifest, ModelName
+from service.bundle.reading import in_capitals, raised, read, read_ids
 from service.bundle.tokenizer import TokenizedText, Tokenizer
 
 REPOSITORY_FILE = "repository.json"
@@ -45,11 +47,26 @@ class Bundle:
 
         Raises KeyError where that is none of its languages.
         """
-        return self.source_tokenizer.encode(text, self._first_piece(target_language))
+        first = self._first_piece(target_language)
+        if self.manifest.reads_plainly:
+            return read(text, self.source_tokenizer, first)
+        return self.source_tokenizer.encode(text, first)
 
     def encode_ids(self, text: str, target_language: str = "") -> list[int]:
         """The ids that ``encode`` gives, without the offsets."""
-        return self.source_tokenizer.encode_ids(text, self._first_piece(target_language))
+        first = self._first_piece(target_language)
+        if self.manifest.reads_plainly:
+            return read_ids(text, self.source_tokenizer, first)
+        return self.source_tokenizer.encode_ids(text, first)
+
+    def raises(self, text: str) -> bool:
+        """Is a translation of ``text`` given in capitals, as the text itself is?"""
+        return self.manifest.reads_plainly and in_capitals(text)
+
+    def decode(self, ids: Sequence[int], raise_it: bool = False) -> TokenizedText:
+        """A translation and where in it each of ``ids`` stands; in capitals where it is of a text that ``raises``."""
+        target = self.target_tokenizer.decode(ids)
+        return raised(target) if raise_it else target
 
     def _first_piece(self, target_language: str) -> str:
         pieces = self.manifest.target_language_pieces

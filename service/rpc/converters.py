@@ -360,6 +360,7 @@ def from_model(model: ServedModel, answering: str | None) -> model_pb2.Model:
         scores=manifest.provenance.scores,
         is_default=manifest.name == answering,
         splits_sentences=manifest.splits_sentences,
+        reads_plainly=manifest.reads_plainly,
         precision=model.engine.precision,
     )
 

@@ -1,33 +1,21 @@
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from service.bundle.errors import BundleError, UnknownModelError
 from service.bundle.manifest import MANIFEST_FILE, MANIFEST_HASH_FILE
 from service.bundle.repository import Repository
+from tests.conftest import edit_manifest
 
 
 def _flip_a_byte(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(bytes(content))
-
-
-def _edit_manifest(directory: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change the manifest and sign it again, as somebody who knows the format could."""
-    values = json.loads((directory / MANIFEST_FILE).read_bytes())
-    change(values)
-    content = json.dumps(values).encode()
-    (directory / MANIFEST_FILE).write_bytes(content)
-    (directory / MANIFEST_HASH_FILE).write_text(hashlib.sha256(content).hexdigest())
 
 
 def test_the_repository_lists_models_newest_version_first(bundles: Path) -> None:
@@ -75,7 +63,7 @@ def test_a_missing_file_is_refused_and_named(bundles: Path, name: str) -> None:
 
 
 def test_a_newer_format_is_refused_with_what_to_do(bundles: Path) -> None:
-    _edit_manifest(bundles / "letters" / "1", lambda values: values.update(format_version=2))
+    edit_manifest(bundles / "letters" / "1", lambda values: values.update(format_version=2))
     with pytest.raises(BundleError, match="format version 2; this Heed reads 1 to 1: update Heed"):
         Repository(bundles).load("letters", 1)
 
@@ -88,7 +76,7 @@ def test_a_bundle_in_the_wrong_folder_is_refused(bundles: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../numbers/1/source.spm", "/etc/passwd", "a//b", "./x", "a\\b", ""])
 def test_no_name_leads_out_of_the_bundle(bundles: Path, name: str) -> None:
-    _edit_manifest(bundles / "letters" / "1", lambda values: values["source_tokenizer"].update(file=name))
+    edit_manifest(bundles / "letters" / "1", lambda values: values["source_tokenizer"].update(file=name))
     with pytest.raises(BundleError, match=r"source_tokenizer\.file"):
         Repository(bundles).load("letters", 1)
 
@@ -103,14 +91,14 @@ def test_no_link_leads_out_of_the_bundle(bundles: Path, tmp_path: Path) -> None:
 
 def test_a_vocabulary_that_does_not_fit_is_refused(bundles: Path) -> None:
     directory = bundles / "letters" / "1"
-    _edit_manifest(directory, lambda values: values["target_tokenizer"].update(vocabulary_size=7))
+    edit_manifest(directory, lambda values: values["target_tokenizer"].update(vocabulary_size=7))
     with pytest.raises(BundleError, match="the manifest says 7"):
         Repository(bundles).load("letters", 1)
 
 
 def test_logits_that_do_not_fit_the_vocabulary_are_refused(bundles: Path) -> None:
     directory = bundles / "letters" / "1"
-    _edit_manifest(directory, lambda values: values["graphs"][1]["outputs"][0]["axes"].__setitem__(-1, 7))
+    edit_manifest(directory, lambda values: values["graphs"][1]["outputs"][0]["axes"].__setitem__(-1, 7))
     with pytest.raises(BundleError, match="gives logits for 7 tokens"):
         Repository(bundles).load("letters", 1)
 

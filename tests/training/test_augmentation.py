@@ -11,7 +11,7 @@ import pytest
 
 from tests.training.conftest import ignore_progress, tiny_values
 from training.augmentation import augmented
-from training.config import AugmentConfig, Config
+from training.config import AugmentConfig, Config, TsvFile
 from training.corpus import prepare
 from training.tasks import Example
 
@@ -167,6 +167,43 @@ def test_dates_and_numbers_are_as_each_language_writes_them() -> None:
     assert any(re.fullmatch(r"1\d:\d\d", source) and target.endswith("PM") for source, target in found)
     with pytest.raises(ValueError, match="none are named"):
         list(augmented([plain], settings))
+
+
+def test_a_source_in_lower_case_is_as_capitals_are_read() -> None:
+    pair = Example("Die Straße in Übersee.", "The road overseas.", "")
+    assert made(AugmentConfig(lower_case=1.0), [pair]) == [Example("die strasse in übersee.", "The road overseas.", "")]
+    assert made(AugmentConfig(lower_case=1.0), [Example("12.", "12.", "")]) == []
+
+
+FRAMES = [Example('"{}", sagte er.', '"{,}" he said.', ""), Example('Er sagte: "{.}"', 'He said, "{.}"', "")]
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "spoken"),
+    [
+        ("Ich bin da.", "I'm here.", [('"Ich bin da", sagte er.', '"I\'m here," he said.')]),
+        ("Bist du da?", "Are you here?", [('"Bist du da?", sagte er.', '"Are you here?" he said.')]),
+        ("Ja", "Yes", [('"Ja", sagte er.', '"Yes," he said.')]),
+    ],
+)
+def test_direct_speech_has_the_marks_of_its_frame(source: str, target: str, spoken: list[tuple[str, str]]) -> None:
+    pair, found = Example(source, target, ""), set[tuple[str, str]]()
+    for seed in range(20):
+        settings = AugmentConfig(framed=1.0, frames=TsvFile(tsv=Path("unread")), seed=seed)
+        (_, one) = augmented([pair], settings, frames=FRAMES)
+        found.add((one.source, one.target))
+    assert found == {*spoken, (f'Er sagte: "{source}"', f'He said, "{target}"')}
+
+
+def test_what_is_in_quotation_marks_is_not_framed() -> None:
+    pair = Example("„Ja“, sagte er.", '"Yes," he said.', "")
+    settings = AugmentConfig(framed=1.0, frames=TsvFile(tsv=Path("unread")))
+    assert list(augmented([pair], settings, frames=FRAMES)) == [pair]
+
+
+def test_framed_without_frames_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"framed is 0\.5, and no frames are named"):
+        AugmentConfig(framed=0.5)
 
 
 def test_only_training_is_augmented(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,15 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import load_file, save_file
 
+from tests.conftest import edit_manifest
 from tests.training.conftest import ignore_progress, tiny_config, tiny_values
 from training.checkpoint import load_start
 from training.config import Config
 from training.corpus import Corpus, prepare
 from training.errors import CheckpointError, CorpusError
+from training.export import export_bundle
 from training.trainer import Trainer
 
 
@@ -170,3 +175,109 @@ def test_a_run_that_is_not_there_is_told(tmp_path: Path) -> None:
     config = tiny_config(tmp_path / "second", start_from=str(tmp_path / "nowhere"))
     with pytest.raises(CorpusError, match=r"no prepared corpus in .*nowhere"):
         prepare(config, ignore_progress)
+
+
+# --- a bundle --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bundle(first: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of the finished run. Shared: not to be written to."""
+    repository = tmp_path_factory.mktemp("exported")
+    return export_bundle(first, Corpus(first.run_directory / "data"), repository, ignore_progress)
+
+
+def from_bundle(folder: Path, start: Path, **changes: Any) -> Config:
+    return tiny_config(folder / "second", start_from=str(start), **({"corpus": {"seed": 99}} | changes))
+
+
+def test_a_bundle_gives_its_weights_and_its_tokenizers(first: Config, bundle: Path, tmp_path: Path) -> None:
+    config = from_bundle(tmp_path, bundle, model={"dropout": 0.3})
+    corpus = prepare(config, ignore_progress)
+    for side in ("source", "target"):
+        assert corpus.tokenizer_path(side).read_bytes() == (bundle / f"{side}.spm").read_bytes()
+    best = torch.load(first.run_directory / "best.pt", weights_only=True)["model"]
+    begun = trainer(config, corpus).model.state_dict()
+    assert begun.keys() == best.keys()
+    assert all(torch.equal(begun[name], best[name]) for name in best)
+
+
+def test_tied_weights_of_a_bundle_stay_tied(tmp_path: Path) -> None:
+    model = {"family": "transformer", "size": 16, "heads": 2, "feed_forward": 24, "encoder_layers": 1}
+    model |= {"decoder_layers": 1, "max_positions": 40, "tied_embeddings": "all", "dropout": 0.1}
+    shared = {"source": {"kind": "word"}, "target": {"kind": "word"}, "shared": True}
+    values = tiny_values(tmp_path / "first", training={"updates": 3})
+    values |= {"model": model, "tokenizers": shared}
+    values["export"] = values["export"] | {"weights_dtype": "float16"}
+    config = Config.model_validate(values)
+    corpus = prepare(config, ignore_progress)
+    assert trainer(config, corpus).train()
+    start = export_bundle(config, corpus, tmp_path / "exported", ignore_progress)
+    second = Config.model_validate(values | {"run_directory": str(tmp_path / "second"), "start_from": str(start)})
+    begun = trainer(second, prepare(second, ignore_progress)).model
+    best = torch.load(config.run_directory / "best.pt", weights_only=True)["model"]
+    state = begun.state_dict()
+    assert all(torch.equal(state[name], tensor.to(torch.float16).to(tensor.dtype)) for name, tensor in best.items())
+    places = {tensor.data_ptr() for tensor in state.values()}
+    assert len(places) < len(state)
+
+
+def test_a_damaged_bundle_is_no_start(bundle: Path, tmp_path: Path) -> None:
+    damaged = Path(shutil.copytree(bundle, tmp_path / "tiny" / "1"))
+    (damaged / "weights.safetensors").write_bytes(b"nothing")
+    with pytest.raises(CorpusError, match=r"start_from: tiny/1/weights\.safetensors has sha256"):
+        prepare(from_bundle(tmp_path, damaged), ignore_progress)
+
+
+def test_a_bundle_of_another_model_or_other_tokenizers_is_refused(bundle: Path, tmp_path: Path) -> None:
+    config = from_bundle(tmp_path, bundle, model={"embedding_size": 9})
+    corpus = prepare(config, ignore_progress)
+    with pytest.raises(CheckpointError, match=r"tiny/1 is of another model \(embedding_size: 8 there, 9 here\)"):
+        trainer(config, corpus)
+    other = {"source": {"kind": "char"}, "target": {"kind": "char"}}
+    with pytest.raises(CorpusError, match=r"start_from: the tokenizers of .* are of other settings"):
+        prepare(from_bundle(tmp_path, bundle, tokenizers=other), ignore_progress)
+
+
+@pytest.mark.parametrize("missing", ["tokenizers", "model"])
+def test_a_bundle_that_does_not_tell_how_it_was_made_is_refused(bundle: Path, tmp_path: Path, missing: str) -> None:
+    silent = Path(shutil.copytree(bundle, tmp_path / "tiny" / "1"))
+    edit_manifest(silent, lambda values: values["provenance"]["config"].pop(missing))
+    config = from_bundle(tmp_path, silent)
+    with pytest.raises((CorpusError, CheckpointError), match=r"tiny/1 does not tell .* start from its run"):
+        trainer(config, prepare(config, ignore_progress))
+
+
+def test_a_bundle_without_a_weight_of_the_model_is_refused(bundle: Path, tmp_path: Path) -> None:
+    poorer = Path(shutil.copytree(bundle, tmp_path / "tiny" / "1"))
+    weights = load_file(poorer / "weights.safetensors")
+    name = min(weights)
+    save_file({other: tensor for other, tensor in weights.items() if other != name}, poorer / "weights.safetensors")
+    content = (poorer / "weights.safetensors").read_bytes()
+    entry = {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
+    edit_manifest(poorer, lambda values: values["files"].update({"weights.safetensors": entry}))
+    config = from_bundle(tmp_path, poorer)
+    with pytest.raises(CheckpointError, match=rf"has not the weights .*{re.escape(name)}.* of this model"):
+        trainer(config, prepare(config, ignore_progress))
+
+
+def test_another_bundle_in_the_same_place_is_prepared_anew(bundle: Path, tmp_path: Path) -> None:
+    start = Path(shutil.copytree(bundle, tmp_path / "tiny" / "1"))
+    config, told = from_bundle(tmp_path, start), list[str]()
+    prepare(config, told.append)
+    edit_manifest(start, lambda values: values.update(description="Another."))
+    prepare(config, told.append)
+    assert any("manifest.json changed since" in line for line in told)
+
+
+def test_what_a_bundle_held_out_is_known_by_its_hash(tmp_path: Path) -> None:
+    one = of_files(tmp_path, 10)
+    one = one.model_copy(update={"training": one.training.model_copy(update={"updates": 2})})
+    corpus = prepare(one, ignore_progress)
+    assert trainer(one, corpus).train()
+    start = export_bundle(one, corpus, tmp_path / "exported", ignore_progress)
+    told: list[str] = []
+    prepare(of_files(tmp_path, 10, start), told.append)
+    assert not any("held out others" in line for line in told)
+    prepare(of_files(tmp_path, 30, start), told.append)
+    assert any("held out others than the test here" in line for line in told)

@@ -454,6 +454,31 @@ def test_lower_case_is_for_every_part(tmp_path: Path) -> None:
     assert (found["training"], found["validation"]) == ([("äb", "c")], [("d", "é")])
 
 
+def test_plain_marks_are_of_the_training_and_made_pairs_too(tmp_path: Path) -> None:
+    frames = tsv(tmp_path / "frames.tsv", [("Er sagte: „{.}“", "He said, “{.}”")])
+    entry = tsv(tmp_path / "pairs.tsv", [("„Ja“, Tom’s", "“Yes”"), ("Nein", "No")])
+    validation = [tsv(tmp_path / "v.tsv", [("„D“", "“É”")])]
+    augment = {"framed": 1.0, "frames": frames}
+    corpus = corpus_of(tmp_path, entry, validation=validation, plain_marks=True, augment=augment)
+    found, _ = read(corpus)
+    assert found["training"] == [
+        ('" Ja ", Tom\'s', '"Yes"'),
+        ("Nein", "No"),
+        ('Er sagte: " Nein "', 'He said, "No"'),
+    ]
+    assert found["validation"] == [("„D“", "“É”")]
+
+
+@pytest.mark.parametrize(
+    ("frames", "told"),
+    [([("Er sagte: {.}", "He said")], r"each side needs one of \{\}, \{\.\}, \{,\}"), ([], "has no frames")],
+)
+def test_frames_without_a_place_for_the_sentence_are_refused(tmp_path: Path, frames: list[Pair], told: str) -> None:
+    augment = {"framed": 1.0, "frames": tsv(tmp_path / "frames.tsv", frames)}
+    with pytest.raises(CorpusError, match=rf"frames\.tsv.*{told}"):
+        training_of(tmp_path, tsv(tmp_path / "pairs.tsv", PAIRS), augment=augment)
+
+
 def test_a_report_for_a_person(tmp_path: Path) -> None:
     report = Report(lines=9, refused=Counter({"too long": 2, "empty": 1}), kept={"training": 5, "test": 1})
     report.malform(Path("some/pairs.tsv"), 3, "not valid UTF-8")
