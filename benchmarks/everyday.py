@@ -1,4 +1,5 @@
-"""The everyday sentences of docs/everyday, as the shipped models translate them: Markdown for docs/results.md.
+"""Everyday sentences, and hard ones (scripts, emoji, capitals, numbers, dates, names, quotation marks),
+of docs/everyday, as the shipped models translate them: Markdown for docs/results.md.
 
     python -m benchmarks.everyday [MODELS]
 
@@ -19,6 +20,7 @@ from training.evaluate import translate_texts
 from training.text_files import group_key
 
 PAIRS = (("de", "en"), ("en", "de"))
+FOLDER = ROOT / "docs" / "everyday"
 
 
 def main() -> None:
@@ -26,14 +28,25 @@ def main() -> None:
     for source, target in PAIRS:
         name = f"tatoeba-{source}-{target}"
         bundle = models.load(name, max(models.versions()[name]))
-        texts = (ROOT / "docs" / "everyday" / f"{source}.txt").read_text(encoding="utf-8").splitlines()
+        texts = (FOLDER / f"{source}.txt").read_text(encoding="utf-8").splitlines()
         known = _trained_on(bundle, texts)
         marked = "The training text was not prepared here: none is marked."
         if known is not None:
             marked = f"{len(known)} of {len(texts)} are in the training text (marked *)."
-        print(f"\n### {bundle.label}\n\n{marked}\n\n| {source} | {target} |\n|---|---|")
-        for text, translation in zip(texts, translate_texts(bundle, texts), strict=True):
-            print(f"| {text}{' *' if text in (known or ()) else ''} | {translation} |")
+        print(f"\n#### {bundle.label}\n\n{marked}\n")
+        _print_table(bundle, texts, known or set())
+        print(f"\n#### {bundle.label}, hard ones\n")
+        _print_table(bundle, (FOLDER / f"hard.{source}.txt").read_text(encoding="utf-8").splitlines(), set())
+
+
+def _print_table(bundle: Bundle, texts: list[str], marked: set[str]) -> None:
+    source, target = (
+        languages[0] for languages in (bundle.manifest.source_languages, bundle.manifest.target_languages)
+    )
+    print(f"| {source} | {target} |\n|---|---|")
+    for text, translation in zip(texts, translate_texts(bundle, texts), strict=True):
+        shown = [part.replace("|", "\\|") for part in (text, translation)]
+        print(f"| {shown[0]}{' *' if text in marked else ''} | {shown[1]} |")
 
 
 def _trained_on(bundle: Bundle, texts: list[str]) -> set[str] | None:

@@ -14,12 +14,14 @@ import torch
 from safetensors.torch import load_file
 
 from service.bundle.manifest import Provenance
-from service.bundle.repository import load_bundle
+from service.bundle.repository import Repository, load_bundle
 from service.bundle.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from service.engine.engine import Engine, EngineSettings
 from service.engine.hypothesis import Hypothesis
 from service.engine.onnx_model import OnnxModel, open_model
 from service.engine.sentence import SentenceRequest
+from service.metrics import Metrics
+from service.registry import ModelRegistry
 from tests.conftest import BUNDLES
 from tests.make_bundles import tiny_config, tiny_model
 from training.config import (
@@ -216,6 +218,23 @@ def test_golden_sentences_are_what_pytorch_says_and_the_engine_too(exported: Exp
     found = translate_by_engine(exported.directory, sources)
     told = [bundle.target_tokenizer.decode(best.target_ids).text for best in found]
     assert told == [sentence.target for sentence in golden]
+
+
+def test_golden_sentences_in_capitals_are_read_as_the_service_reads_them(tmp_path: Path) -> None:
+    config = tiny_config("letters", 1, "char", ["ab ba", "AB BA", "«ab»"])
+    config = config.model_copy(update={"export": config.export.model_copy(update={"reads_plainly": True})})
+    text, settings = tmp_path / "text.tsv", TokenizerConfig(kind="char")
+    text.write_text('abAB "\tab\t\n', encoding="utf-8")
+    paths = {side: tmp_path / f"{side}.spm" for side in ("source", "target")}
+    sizes = [train_tokenizer(settings, text, [at], path).vocabulary_size for at, path in enumerate(paths.values())]
+    write_bundle(tmp_path / "letters" / "1", tiny_model(*sizes, seed=5), config, paths, PROVENANCE, lambda _: None)
+    lower, capitals, _ = load_bundle(tmp_path / "letters" / "1").manifest.golden_sentences
+    assert capitals.target == lower.target.upper() != lower.target
+    registry = ModelRegistry(Repository(tmp_path), Metrics(), "cpu", EngineSettings(workers=1))
+    try:  # which translates them again
+        assert [model.name for model in registry.ready] == ["letters"]
+    finally:
+        registry.stop(0)
 
 
 # --- what a bundle says of itself ------------------------------------------------------------------------------------

@@ -40,6 +40,14 @@ def test_texts_are_cut_only_for_a_bundle_that_says_so(letters: Bundle) -> None:
     assert translate_texts(letters, [text]) != [joined]
 
 
+def test_a_text_in_capitals_is_translated_as_the_service_does(letters: Bundle) -> None:
+    """Sentence by sentence: those beside one in capitals are not raised."""
+    plainly = letters.manifest.model_copy(update={"reads_plainly": True, "splits_sentences": True})
+    bundle = dataclasses.replace(letters, manifest=plainly)
+    abc, cab = translate_texts(letters, ["abc bad.", "cab"])
+    assert translate_texts(bundle, ["ABC BAD.", "cab", "ABC BAD. cab"]) == [abc.upper(), cab, f"{abc.upper()} {cab}"]
+
+
 def test_a_source_is_scored_once_against_all_its_references(letters: Bundle, tmp_path: Path) -> None:
     right, wrong = translate_texts(letters, ["abc", "cab"])
     config = config_of(tmp_path, ["abc\tno\n", f"abc\t{right}\n", f"cab\t{wrong} no\n"])
