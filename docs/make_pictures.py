@@ -98,7 +98,7 @@ def draw(name: str, version: int, source: str, output: Path) -> None:
     request = SentenceRequest(tuple(tokens.ids), bundle.manifest.limits.max_target_tokens, attention="alignment")
     best = engine.translate([request])[0].hypotheses[0]
     engine.stop()
-    target = bundle.decode(best.target_ids, bundle.raises(source))
+    target = bundle.decode(best.target_ids, bundle.answers_in_capitals(source))
     alignment = bundle.manifest.alignment
     weights = aligned(best.attention[alignment.map], alignment)
     columns, rows = (
@@ -119,7 +119,7 @@ def draw_words(name: str, sources: Sequence[str], output: Path) -> None:
     for source in sources:
         tokens = bundle.encode(source)
         best = engine.translate([SentenceRequest(tuple(tokens.ids), limit, "alignment")])[0].hypotheses[0]
-        target = bundle.decode(best.target_ids, bundle.raises(source))
+        target = bundle.decode(best.target_ids, bundle.answers_in_capitals(source))
         rows, columns = words_of(target.text, target.tokens), words_of(source, tokens.tokens)
         weights = word_matrix(aligned(best.attention[alignment.map], alignment), rows, columns)
         panels.append(("", [word.text for word in columns], [word.text for word in rows], weights))

@@ -13,7 +13,7 @@ import numpy as np
 
 from service.bundle.manifest import Manifest
 from service.bundle.repository import Bundle
-from service.bundle.tokenizer import EOS_ID, UNK_ID
+from service.bundle.tokenizer import EOS_ID, UNK_ID, TokenizedText
 from service.engine.decoding import MOST_ROWS, Decoding, Sampling
 from service.errors import InvalidFieldError, UnsupportedError, shown
 
@@ -122,18 +122,17 @@ def suppressed_ids(request: DecodingRequest, bundle: Bundle) -> frozenset[int]:
     return frozenset(found)
 
 
-def prefix_ids(prefix: str, field: str, bundle: Bundle, most: int, whole: bool = False) -> tuple[int, ...]:
-    """The tokens of a translation's beginning, or of a ``whole`` one, `</s>` last.
+def prefix_ids(prefix: TokenizedText, field: str, bundle: Bundle, most: int, whole: bool = False) -> tuple[int, ...]:
+    """The ids of a translation's beginning, or of a ``whole`` one, `</s>` last.
 
     Raises InvalidFieldError where there is no room for it and what follows, and for what the model cannot write.
     """
-    tokens = bundle.target_tokenizer.encode(prefix).tokens
-    tokens, room = (tokens, most) if whole else (tokens[:-1], most - 1)
+    tokens, room = (prefix.tokens, most) if whole else (prefix.tokens[:-1], most - 1)
     if len(tokens) > room:
         raise InvalidFieldError(field, f"{len(tokens)} tokens; {room} are allowed", "TEXT_TOO_LONG", limit=str(room))
     for token in tokens:
         if token.id == UNK_ID:
-            unknown = prefix[token.begin : token.end]
+            unknown = prefix.text[token.begin : token.end]
             raise InvalidFieldError(field, f"{shown(unknown)} is not in {bundle.label}'s target vocabulary")
     return tuple(token.id for token in tokens)
 

@@ -101,12 +101,12 @@ class TranslatedHypothesis:
 class Source:
     """A text to translate, and the sentences before it that the model reads.
 
-    ``raised``: it is written in capitals, and so is its translation.
+    ``capitals``: it is written in capitals, and its translation is to be.
     """
 
     text: TokenizedText
     context: tuple[TokenizedText, ...] = ()
-    raised: bool = False
+    capitals: bool = False
 
 
 @dataclass(frozen=True)
@@ -248,12 +248,12 @@ def present(
 ) -> Translated:
     """Detokenise every hypothesis and view its attention; ``maps`` are what ``select_maps`` chose."""
     if request is None:
-        plain = (_plain(bundle, hypothesis, source.raised) for hypothesis in result.hypotheses)
+        plain = (_plain(bundle, hypothesis, source.capitals) for hypothesis in result.hypotheses)
         return Translated(source.text, (), tuple(plain))
     text = source.text.padded(bundle.manifest.one_shot_length or 0)  # attention to padding is attention too
     source_words = words_of(text.text, text.tokens)
     context = tuple(ContextSentence(sentence, words_of(sentence.text, sentence.tokens)) for sentence in source.context)
-    read = _Read(text, source_words, _words_of_all(context), source.raised)
+    read = _Read(text, source_words, _words_of_all(context), source.capitals)
     hypotheses = tuple(_with_attention(bundle, request, maps, read, hypothesis) for hypothesis in result.hypotheses)
     return Translated(text, source_words, hypotheses, context)
 
@@ -316,7 +316,7 @@ class _Read:
     source: TokenizedText
     source_words: tuple[Word, ...]
     context_words: tuple[Word, ...]
-    raised: bool
+    capitals: bool
 
 
 def _words_of_all(context: Sequence[ContextSentence]) -> tuple[Word, ...]:
@@ -331,8 +331,8 @@ def _words_of_all(context: Sequence[ContextSentence]) -> tuple[Word, ...]:
     return tuple(words)
 
 
-def _plain(bundle: Bundle, hypothesis: Hypothesis, raise_it: bool) -> TranslatedHypothesis:
-    target = bundle.decode(hypothesis.target_ids, raise_it)
+def _plain(bundle: Bundle, hypothesis: Hypothesis, capitals: bool) -> TranslatedHypothesis:
+    target = bundle.decode(hypothesis.target_ids, capitals)
     return TranslatedHypothesis(
         text=target.text,
         tokens=target.tokens,
@@ -357,7 +357,7 @@ def _with_attention(
     read: _Read,
     hypothesis: Hypothesis,
 ) -> TranslatedHypothesis:
-    plain, source_words = _plain(bundle, hypothesis, read.raised), read.source_words
+    plain, source_words = _plain(bundle, hypothesis, read.capitals), read.source_words
     words = words_of(plain.text, plain.tokens)
     alignment = bundle.manifest.alignment
     if alignment is None:

@@ -221,7 +221,7 @@ def _check_golden_sentences(bundle: Bundle, model: OnnxModel | OneShotOnnxModel,
             for golden in sentences
         ]
         for golden, result in zip(sentences, engine.translate(requests), strict=True):
-            found = bundle.decode(result.hypotheses[0].target_ids, bundle.raises(golden.source)).text
+            found = bundle.decode(result.hypotheses[0].target_ids, bundle.answers_in_capitals(golden.source)).text
             if found != golden.target:
                 raise BundleError(
                     f"{bundle.label} translates the golden sentence {golden.source!r} to {found!r} here, its maker had "

@@ -12,7 +12,6 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from service.bundle.reading import has_small_letters, lowered
 from service.bundle.tokenizer import TokenizedText
 from service.decoding import PLAIN, DecodingRequest, check_decoding, prefix_ids, suppressed_ids, to_decoding
 from service.engine.decoding import Decoding
@@ -226,41 +225,41 @@ class Translator:
         ]
         before = self._tokenize_context(request, place, model)
         read = model.bundle.manifest.context_sentences
-        begun = _begun(request, place)  # what is given of a translation is kept as it was written
+        begun = self._check_begun(request, place, spans)
         sources = [
             Source(
                 sentence,
                 tuple([*before, *sentences[:number]][-read:] if read else ()),
-                model.bundle.raises(sentence.text) and not has_small_letters(begun),
+                model.bundle.answers_in_capitals(sentence.text, begun),
             )
             for number, sentence in enumerate(sentences)
         ]
-        prefix = self._tokenize_prefix(request, place, model, spans, lowers=bool(sources) and sources[0].raised)
+        prefix = self._tokenize_begun(request, place, model, begun, any(source.capitals for source in sources))
         decodings = [
             to_decoding(request.decoding, suppressed, prefix, (place, number)) for number in range(len(sources))
         ]
         return _Passage(text, spans, tuple(sources), tuple(decodings))
 
-    def _tokenize_prefix(
-        self, request: TranslateRequest, place: int, model: ServedModel, spans: Sequence[Span], lowers: bool
-    ) -> tuple[int, ...]:
-        """``lowers``: what is given is in capitals and was read in lower case, as the source was."""
-        begun = _begun(request, place)
-        text = lowered(begun) if lowers else begun
-        most = _output_limit(request, model)
-        if request.targets is not None:
-            field = f"pairs[{place}].target"
+    def _check_begun(self, request: TranslateRequest, place: int, spans: Sequence[Span]) -> str:
+        """What is given of a translation: its beginning, all of it, or nothing. Raises InvalidFieldError."""
+        field, begun = _begun(request, place)
+        if begun or request.targets is not None:
             self._check_characters(field, begun)
-            return prefix_ids(text, field, model.bundle, most, whole=True)
-        if not begun:
-            return ()
-        field = f"target_prefixes[{place}]"
-        self._check_characters(field, begun)
-        if len(spans) > 1:
+        if begun and len(spans) > 1:
             raise InvalidFieldError(
                 field, f"the text has {len(spans)} sentences; leave the prefix, or set sentence_splitting to NONE"
             )
-        return prefix_ids(text, field, model.bundle, most)
+        return begun
+
+    def _tokenize_begun(
+        self, request: TranslateRequest, place: int, model: ServedModel, begun: str, capitals: bool
+    ) -> tuple[int, ...]:
+        if not begun:
+            return ()
+        field, _ = _begun(request, place)
+        tokenized = model.bundle.encode_begun(begun, capitals)
+        most = _output_limit(request, model)
+        return prefix_ids(replace(tokenized, text=begun), field, model.bundle, most, request.targets is not None)
 
     def _tokenize_context(self, request: TranslateRequest, place: int, model: ServedModel) -> list[TokenizedText]:
         if not request.contexts:
@@ -283,7 +282,7 @@ class Translator:
             )
 
     def _tokenize_one(self, field: str, text: str, model: ServedModel, target_language: str) -> TokenizedText:
-        tokens = len(model.bundle.encode_ids(text, target_language))  # offsets cost eighty times as much: later
+        tokens = len(model.bundle.encode_ids(text, target_language))  # offsets cost many times as much: later
         limit = model.bundle.manifest.limits.max_source_tokens
         if tokens > limit:
             problem = f"{tokens} tokens; {model.name} allows {limit}"
@@ -395,10 +394,11 @@ def _output_limit(request: TranslateRequest, model: ServedModel) -> int:
     return request.decoding.max_output_tokens or model.bundle.manifest.limits.max_target_tokens
 
 
-def _begun(request: TranslateRequest, place: int) -> str:
-    """What the client gives of a translation: its beginning, all of it, or nothing."""
-    given = request.targets or request.prefixes
-    return given[place] if given else ""
+def _begun(request: TranslateRequest, place: int) -> tuple[str, str]:
+    """What the client gives of a translation, and the name of its field before it."""
+    if request.targets is not None:
+        return f"pairs[{place}].target", request.targets[place]
+    return f"target_prefixes[{place}]", request.prefixes[place] if request.prefixes else ""
 
 
 class _Turn:

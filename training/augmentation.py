@@ -19,7 +19,6 @@ from babel import Locale
 from babel.dates import format_date, format_time
 from babel.numbers import format_currency, format_decimal
 
-from service.bundle.reading import lowered
 from training.config import AugmentConfig
 from training.tasks import Example
 
@@ -39,6 +38,7 @@ _STYLES = [("„", "“"), ("“", "”"), ("»", "«"), ("«", "»"), ("‚", "
 _SAME = [("(", ")"), ("[", "]"), ("*", "*"), ("<b>", "</b>"), ("<p>", "</p>")]
 _QUOTES = [(marks, _PLAIN) for marks in _STYLES] + [(marks, marks) for marks in _SAME]
 _MARKS = '"„“”»«'
+_PLACE = re.compile(r"\{[.,]?\}")
 _FULL_STOPS = ".!?…"
 _PICTURES = [(0x2600, 255), (0x1F300, 767), (0x1F600, 80), (0x1F680, 70), (0x1F910, 240)]
 _EMOJI = [chr(first + number) for first, count in _PICTURES for number in range(count)]
@@ -91,8 +91,8 @@ def _upper_case(pair: Example) -> Example:
 
 
 def _lower_case(pair: Example) -> Example:
-    """As a sentence in capitals is read, for which there is no ß; the target has its capitals."""
-    return replace(pair, source=lowered(pair.source.upper()))
+    """As people type, and as words are read that the service does not know in capitals; for those there is no ß."""
+    return replace(pair, source=pair.source.upper().lower())
 
 
 def _unpunctuated(pair: Example, generator: random.Random) -> Example:
@@ -166,13 +166,14 @@ def _framed(pair: Example, frames: Sequence[Example], generator: random.Random) 
 
 def is_frame(text: str) -> bool:
     """Has it a place for a sentence?"""
-    return any(place in text for place in ("{.}", "{,}", "{}"))
+    return _PLACE.search(text) is not None
 
 
 def _put_in(frame: str, text: str) -> str:
-    unended = text.removesuffix(".")
+    unended = text if text.endswith("..") else text.removesuffix(".")
     ended = unended + "," if unended != text or text[-1].isalnum() else text
-    return frame.replace("{.}", text).replace("{,}", ended).replace("{}", unended)
+    forms = {"{.}": text, "{,}": ended, "{}": unended}
+    return _PLACE.sub(lambda found: forms[found.group()], frame)
 
 
 def _copied(pair: Example, generator: random.Random) -> Example:

@@ -114,7 +114,7 @@ class AugmentConfig(_Section):
     renamed: Share = 0.0  # another name or number where both sides have the same one
     quoted: Share = 0.0  # in quotation marks, of any style in the source and plain ones in the target, or in brackets
     copied: Share = 0.0  # with a number, a name, emoji, or another script, the same on both sides; or that alone
-    lower_case: Share = 0.0  # a source in lower case, as the service reads capitals (``service.bundle.reading``)
+    lower_case: Share = 0.0  # a source in lower case, as people type, the target with its capitals
     formatted: Share = 0.0  # with a date, a time, a number or an amount, as each of the two languages writes it
     framed: Share = 0.0  # as direct speech in one of ``frames``
     frames: TsvFile | None = None
@@ -403,7 +403,7 @@ class ExportConfig(_Section):
     weights_dtype: Literal["float32", "float16"] = "float32"  # of the file; computing is in float32
     int8: bool = False  # graphs in int8 beside those in float32 (``training.quantization``)
     limits: LimitsConfig
-    reads_plainly: bool = False  # the service reads capitals in lower case, quotation marks plain (``bundle.reading``)
+    reads_plainly: bool = False  # words in capitals truecased, quotation marks plain (``service.bundle.reading``)
     splits_sentences: bool = False  # the service cuts texts into sentences, where the model has read single ones
     golden_sentences: list[str | Annotated[list[str], Field(min_length=1)] | GoldenText] = Field(min_length=1)
 
@@ -414,9 +414,7 @@ class Config(_Section):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
     version: Positive = 1
     run_directory: Path
-    start_from: Path | None = (
-        None  # another run's directory, or a bundle's: its tokenizers, and its weights to begin with
-    )
+    start_from: Path | None = None  # another run's directory, or a bundle's, whose tokenizers and weights it takes
     languages: Languages
     corpus: CorpusConfig
     tokenizers: TokenizersConfig
@@ -458,7 +456,11 @@ class Config(_Section):
 
     @model_validator(mode="after")
     def _check_formatted(self) -> Config:
-        if not isinstance(self.corpus, FileCorpus) or not (share := self.corpus.augment.formatted):
+        if not isinstance(self.corpus, FileCorpus):
+            return self
+        if self.corpus.augment.framed and self.corpus.target_languages:
+            raise ValueError("corpus.augment.framed is set, and files name a target_language: frames are of one only")
+        if not (share := self.corpus.augment.formatted):
             return self
         for side, codes in (("source", self.languages.source), ("target", self.languages.target)):
             try:

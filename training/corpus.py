@@ -30,6 +30,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from service.bundle.errors import BundleError
 from service.bundle.manifest import MANIFEST_FILE
+from service.bundle.reading import with_spaced_marks
 from service.bundle.tokenizer import TokenizedText, Tokenizer
 from training.config import Config, CorpusConfig, FileCorpus, TaskCorpus, TokenizersConfig, TsvFile
 from training.errors import CorpusError
@@ -244,7 +245,7 @@ def _prepare(config: Config, directory: Path, inputs: dict[str, str], progress: 
             tokenizer = _take_tokenizer(config, config.start_from, directory, side, pieces)
         progress(f"{side} tokenizer: {config.tokenizers.source.kind}, {tokenizer.vocabulary_size} pieces")
         for part in ("training", "validation"):
-            _write_arrays(tokenizer, directory, part, side, isinstance(config.corpus, FileCorpus))
+            _write_arrays(tokenizer, directory, part, side, config.corpus)
             if side == "source" and config.task is not None and config.task.context_sentences:
                 _write_context(tokenizer, directory, part)
     hashes = {path.name: _sha256(path) for path in sorted(directory.iterdir())}
@@ -311,33 +312,33 @@ def _train_tokenizer(settings: TokenizersConfig, directory: Path, side: str, pie
     return train_tokenizer(of_side, directory / "training.tsv", columns, path, pieces)
 
 
-def _take_tokenizer(config: Config, run: Path, directory: Path, side: str, pieces: list[str]) -> Tokenizer:
+def _take_tokenizer(config: Config, start: Path, directory: Path, side: str, pieces: list[str]) -> Tokenizer:
     """That of the run or bundle to start from, of the same settings and with the same target languages."""
-    started = StartBundle.at(run) or Corpus(run / "data")
+    started = StartBundle.at(start) or Corpus(start / "data")
     there, here = started.tokenizers, config.tokenizers
     if (there.trained, there.shared) != (here.trained, here.shared):
-        raise CorpusError(f"start_from: the tokenizers of {run} are of other settings: use its `tokenizers`")
+        raise CorpusError(f"start_from: the tokenizers of {start} are of other settings: use its `tokenizers`")
     tokenizer = started.tokenizer(side)
     if missing := [piece for piece in pieces if not tokenizer.is_control(piece)]:
         raise CorpusError(
-            f"start_from: the tokenizers of {run} have no {', '.join(missing)}: it was trained without those target "
+            f"start_from: the tokenizers of {start} have no {', '.join(missing)}: it was trained without those target "
             "languages, and a model does not learn of new ones"
         )
     write_atomically(directory / f"{side}.spm", started.tokenizer_path(side).read_bytes())
     return tokenizer
 
 
-def _check_start(run: Path, directory: Path, both_ways: bool, progress: Progress) -> None:
-    """Raises CorpusError where the run to start from was trained on what is the test here: no score would be clean.
+def _check_start(start: Path, directory: Path, both_ways: bool, progress: Progress) -> None:
+    """Raises CorpusError where a run to start from was trained on what is the test here: no score would be clean.
     Tells where it was trained on what is validation, and of a bundle, which has no text, that it is not known."""
-    if (bundle := StartBundle.at(run)) is not None:
+    if (bundle := StartBundle.at(start)) is not None:
         others = [
             part for part in ("validation", "test") if not bundle.holds_out(part, _sha256(directory / f"{part}.tsv"))
         ]
         if others:
             progress(
-                f"start_from: {run} held out others than the {' and '.join(others)} here: it may have been trained on "
-                "some of them, and then its measures are too good"
+                f"start_from: {start} held out others than the {' and '.join(others)} here: it may have been trained "
+                "on some of them, and then its measures are too good"
             )
         return
     for part in ("test", "validation"):
@@ -348,9 +349,11 @@ def _check_start(run: Path, directory: Path, both_ways: bool, progress: Progress
                     keys.add(group_key(getattr(example, side)))
         seen = (held[0] | held[1],) * len(SIDES) if both_ways else tuple(held)
         report = Report()
-        kept = sum(1 for _ in without(Corpus(run / "data").examples("training"), seen, report, part))
+        kept = sum(1 for _ in without(Corpus(start / "data").examples("training"), seen, report, part))
         if count := report.refused.total():
-            found = f"start_from: {count} of the {kept + count} pairs that {run} was trained on are of the {part} here"
+            found = (
+                f"start_from: {count} of the {kept + count} pairs that {start} was trained on are of the {part} here"
+            )
             if part == "test":
                 raise CorpusError(f"{found}: hold out the same in both (corpus.held_out and corpus.filters)")
             progress(f"{found}: its measures are too good by as much")
@@ -424,13 +427,19 @@ def line_begins(path: Path) -> npt.NDArray[np.int64]:
     return np.frombuffer(begins, dtype=np.int64)
 
 
-def _write_arrays(tokenizer: Tokenizer, directory: Path, part: str, side: str, of_files: bool) -> None:
-    """``of_files``: an annotation is a target language, which the source begins with."""
+def _write_arrays(tokenizer: Tokenizer, directory: Path, part: str, side: str, corpus: CorpusConfig) -> None:
+    """Of files an annotation is a target language, which the source begins with."""
+    of_files = isinstance(corpus, FileCorpus) and side == "source"
+
+    def as_read(text: str) -> str:
+        raw = side == "source" and part != "training"  # the training text has plain marks already
+        return with_spaced_marks(text) if raw and isinstance(corpus, FileCorpus) and corpus.plain_marks else text
+
     with (directory / f"{part}.tsv").open(encoding="utf-8", newline="\n") as lines:
         examples = map(_read_line, lines)
         sentences = (
             tokenizer.encode_ids(
-                getattr(example, side), language_piece(example.annotation) if of_files and side == "source" else ""
+                as_read(getattr(example, side)), language_piece(example.annotation) if of_files else ""
             )
             for example in examples
         )

@@ -160,7 +160,7 @@ def translate_texts(
         engine.stop()
     sentences = (part.of(text) for text, of_text in zip(texts, parts, strict=True) for part in of_text)
     best = (
-        bundle.decode(result.hypotheses[0].target_ids, bundle.raises(sentence)).text
+        bundle.decode(result.hypotheses[0].target_ids, bundle.answers_in_capitals(sentence)).text
         for sentence, result in zip(sentences, results, strict=True)
     )
     return [
@@ -218,7 +218,7 @@ def score_examples(config: Config, bundle: Bundle, examples: list[Example]) -> t
     found, hits, context_hits = [], list[bool](), list[bool]()
     for example, source, context, result in zip(examples, sources, contexts, results, strict=True):
         best = result.hypotheses[0]
-        found.append(bundle.decode(best.target_ids, bundle.raises(example.source)).text)
+        found.append(bundle.decode(best.target_ids, bundle.answers_in_capitals(example.source)).text)
         if found[-1] != example.target or task is None:
             continue
         spans = [(token.begin, token.end) for token in source.padded(bundle.manifest.one_shot_length or 0).tokens]

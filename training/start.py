@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from service.bundle.errors import BundleError
-from service.bundle.manifest import MANIFEST_FILE
+from service.bundle.manifest import MANIFEST_FILE, TokenizerEntry
 from service.bundle.repository import Bundle, load_bundle
 from service.bundle.tokenizer import Tokenizer
 from training.checkpoint import check_start
@@ -30,8 +30,10 @@ class StartBundle:
 
     @classmethod
     def at(cls, path: Path) -> StartBundle | None:
-        """None where ``path`` is no bundle's folder. Raises CorpusError for one that is damaged."""
+        """None where ``path`` is a run's directory. Raises CorpusError where it is neither, or a damaged bundle's."""
         if not (path / MANIFEST_FILE).is_file():
+            if not (path / "data").is_dir():
+                raise CorpusError(f"start_from: {path} is neither a run's directory nor a bundle's (<model>/<version>)")
             return None
         try:
             return cls(load_bundle(path))
@@ -52,9 +54,12 @@ class StartBundle:
         return self._bundle.source_tokenizer if side == "source" else self._bundle.target_tokenizer
 
     def tokenizer_path(self, side: str) -> Path:
+        return self._bundle.path(self._entries[side].file)
+
+    @property
+    def _entries(self) -> dict[str, TokenizerEntry]:
         manifest = self._bundle.manifest
-        entry = manifest.source_tokenizer if side == "source" else manifest.target_tokenizer
-        return self._bundle.path(entry.file)
+        return {"source": manifest.source_tokenizer, "target": manifest.target_tokenizer}
 
     def holds_out(self, part: str, sha256: str) -> bool:
         """Was the file of "validation" or "test" with this hash held out when the model was trained?
@@ -69,7 +74,7 @@ class StartBundle:
         there = manifest.provenance.config.get("model")
         if not isinstance(there, dict):
             raise CheckpointError(f"start_from: {label} does not tell its model's settings: start from its run")
-        hashes = {f"{side}.spm": manifest.files[self.tokenizer_path(side).name].sha256 for side in ("source", "target")}
+        hashes = {f"{side}.spm": manifest.files[entry.file].sha256 for side, entry in self._entries.items()}
         check_start(label, there, hashes, model_config, data_sha256)
         stored = load_file(self._bundle.path(manifest.weights))
         return {

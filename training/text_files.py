@@ -74,7 +74,7 @@ def split_files(
     if corpus.target_languages:  # what is a target in one direction is a source in another
         seen = (seen[0] | seen[1],) * len(SIDES)
     duplicates: set[int] = set()
-    frames = [] if corpus.augment.frames is None else _read_frames(corpus.augment.frames)
+    frames = [] if corpus.augment.frames is None else _read_frames(corpus.augment.frames, corpus.lower_case)
 
     def of_file(entry: TsvFile | PairFiles) -> Iterator[Example]:
         """What is made of a file's pairs is made of its own: another's may be in other languages."""
@@ -89,8 +89,11 @@ def split_files(
     return {"training": training, **{name: iter(pairs) for name, pairs in held.items()}}
 
 
-def _read_frames(file: TsvFile) -> list[Example]:
-    frames = list(_read([file], Report()))
+def _read_frames(file: TsvFile, lower_case: bool) -> list[Example]:
+    report = Report()
+    frames = list(_clean(_read([file], report), _ALL, report, lower_case, set()))
+    if report.refused:
+        raise CorpusError("; ".join([f"{file.tsv} is a file of frames that a run reads whole", *report.summary()]))
     for frame in frames:
         if not all(is_frame(text) for text in (frame.source, frame.target)):
             raise CorpusError(

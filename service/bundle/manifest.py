@@ -193,7 +193,7 @@ class Manifest(_Part):
     #: Of a model that writes several languages: the piece before a source that says which, by the language's code.
     target_language_pieces: dict[str, str] = {}
     limits: Limits
-    reads_plainly: bool = False  # capitals in lower case, quotation marks plain (``service.bundle.reading``)
+    reads_plainly: bool = False  # words in capitals truecased, quotation marks plain (``service.bundle.reading``)
     splits_sentences: bool = False  # a text is cut into its sentences, as the model's training was
     capabilities: Capabilities
     graphs: tuple[GraphEntry, ...]

@@ -2,14 +2,16 @@
 
 A vocabulary learned from ordinary sentences has whole words in lower case and single letters in capitals, words behind
 a space and letters behind a quotation mark, so that a model reads "WICHTIG" and "„Komm" letter by letter and guesses.
-For a bundle whose manifest says ``reads_plainly`` capitals are read in lower case, and the translation of a sentence
-that is all capitals is raised again; every double quotation mark is read as the plain one, with a space on its inner
-side. The tokens are those that the model read and wrote; their offsets count the text as it was sent.
+For a bundle whose manifest says ``reads_plainly`` words in capitals are truecased: read as the vocabulary most often
+has them (the baseline of Lita et al. 2003, "tRuEcasIng"), and the translation of a sentence that is all capitals is
+raised again; double quotation marks are read as plain ones with a space on their inner side. The tokens are those that
+the model read and wrote; their offsets count the text as it was sent.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
@@ -17,44 +19,90 @@ from itertools import accumulate
 from service.bundle.tokenizer import TokenizedText, Tokenizer
 
 _WORD_SIGN = "▁"
-_WORD = re.compile(r"[^\W\d_]+")
+_LETTER = "[^\\W\\d_][\u0300-\u036f]*"
+_WORD = re.compile(rf"(?:{_LETTER})+(?:['’](?:{_LETTER})+)*")
+_CODE = re.compile(r"[\d_@/\\%{}#=<>~|]|\.\w")  # an address, a file, a placeholder: what no sentence is made of
+_RUN = re.compile(r"\S+")
 _SHORT = 3  # letters: so short a word may be an abbreviation that is another word in lower case (US, IT, WHO)
 _MIDDLE = 6  # up to so many, a word that the vocabulary does not know is taken for an abbreviation (UNESCO)
-_PLAIN_MARKS = str.maketrans({**dict.fromkeys("„“”‟«»", '"'), **dict.fromkeys("‘’‚‛", "'")})
-_OPENING, _CLOSING = re.compile(r'(?<!\w)"(?=\w)'), re.compile(r'(?<=\S)"(?!\w)')
+_NAME = 2  # how much lower its number must be with a capital than without for a word to be a name within a sentence
+_PLAIN_MARKS = str.maketrans({**dict.fromkeys("„“”‟«»❝❞＂", '"'), **dict.fromkeys("‘’‚‛", "'")})
+_MARK = re.compile(r'["„“”‟«»❝❞＂]')
+_BEFORE_OPENING = frozenset("([{-–—/:;,¿¡'‘‚")
+_BEHIND_CLOSING = re.compile(r"[\s,;:!?)\]}–—]|\.(?!\.)|$")
 
 
 def in_capitals(text: str) -> bool:
-    """Two or more capitals and no small letter. One capital alone, "I" or "A", is a word of ordinary text."""
-    return sum(map(str.isupper, text)) > 1 and not has_small_letters(text)
+    """Two capitals or more, and no other letter: one by itself, "I" or "A", is a word of ordinary text, and scripts
+    without capitals are in none. A letter that has no capital of one letter (ß) may stand among them."""
+    others = (letter for letter in text if letter.isalpha() and not letter.isupper() and letter not in "ªº")
+    return sum(map(str.isupper, text)) > 1 and all(len(letter.upper()) > 1 for letter in others)
 
 
-def has_small_letters(text: str) -> bool:
-    return any(map(str.islower, text))
+def truecased(text: str, tokenizer: Tokenizer) -> str:
+    """Words in capitals as the vocabulary most often has them; of the same length.
+
+    A sentence of nothing else is truecased whole, if one word of it is known. In any other only words that are too long
+    for an abbreviation, or known otherwise; USA, WHO and UNESCO stay as they are.
+    """
+    words = [word for word in _WORD.findall(text) if _all_capitals(word)]
+    sentence = in_capitals(text) and any(_known(_head(word), tokenizer) not in (None, _head(word)) for word in words)
+    if not sentence and all(_letters(word) <= _SHORT for word in words):
+        return text
+
+    def of_word(found: re.Match[str]) -> str:
+        word = found.group()
+        return _truecased(word, tokenizer, sentence) if _all_capitals(word) else word
+
+    def of_run(found: re.Match[str]) -> str:
+        run = found.group()
+        return run if _CODE.search(run) else _WORD.sub(of_word, run)
+
+    read = _RUN.sub(of_run, text)
+    if not sentence:
+        return read
+    first = next(place for place, letter in enumerate(text) if letter.isalpha())
+    return read[:first] + text[first] + read[first + 1 :]
 
 
-def lowered(text: str) -> str:
-    """In lower case, of the same length: a letter that becomes two stays as it is."""
-    return "".join(lower if len(lower := letter.lower()) == 1 else letter for letter in text)
-
-
-def without_capitals(text: str, tokenizer: Tokenizer) -> str:
-    """Of the same length: a sentence of several words in capitals in lower case; elsewhere each word in capitals that
-    is too long for an abbreviation, or a word of the vocabulary only as ordinary text has it."""
-    if in_capitals(text) and len(_WORD.findall(text)) > 1:
-        return lowered(text)
-    return _WORD.sub(lambda word: _without_capitals(word.group(), tokenizer), text)
-
-
-def _without_capitals(word: str, tokenizer: Tokenizer) -> str:
-    if len(word) <= _SHORT or not word.isupper() or tokenizer.piece_id(_WORD_SIGN + word) is not None:
+def _truecased(word: str, tokenizer: Tokenizer, sentence: bool) -> str:
+    if not sentence and _letters(word) <= _SHORT:
         return word
-    lower = lowered(word)
-    ids = {form: tokenizer.piece_id(_WORD_SIGN + form) for form in (lower, word[0] + lower[1:])}
-    known = {form: identity for form, identity in ids.items() if identity is not None}
-    if not known:
-        return lower if len(word) > _MIDDLE else word
-    return min(known, key=lambda form: known[form])  # the more frequent has the lower number
+    head = _head(word)
+    if (known := _known(head, tokenizer)) is not None:
+        return word if known == head else known + _lowered(word[len(head) :])
+    return word if _letters(word) <= (_SHORT if sentence else _MIDDLE) else _lowered(word)
+
+
+def _known(word: str, tokenizer: Tokenizer) -> str | None:
+    """The form of a word in capitals that the vocabulary has; of several the more frequent, which has the lower number.
+
+    A form with one capital is a name or a noun, or stood at the beginning of sentences: it must be much more frequent.
+    """
+    lower = _lowered(word)
+    ids = dict[str, int]()
+    for form in (lower, word[0] + lower[1:], word):
+        if (number := tokenizer.piece_id(_WORD_SIGN + unicodedata.normalize("NFKC", form))) is not None:
+            ids.setdefault(form, number * (1 if form in (lower, word) else _NAME))
+    return min(ids, key=lambda form: ids[form], default=None)
+
+
+def _head(word: str) -> str:
+    """What is before an apostrophe."""
+    return re.split("['’]", word, maxsplit=1)[0]
+
+
+def _letters(word: str) -> int:
+    return len(unicodedata.normalize("NFC", word))
+
+
+def _all_capitals(word: str) -> bool:
+    return in_capitals(word) or (len(word) == 1 and word.isupper())
+
+
+def _lowered(text: str) -> str:
+    """A letter that becomes two stays as it is, so that every other keeps its place."""
+    return "".join(lower if len(lower := letter.lower()) == 1 else letter for letter in text)
 
 
 def plain_marks(text: str) -> str:
@@ -63,12 +111,24 @@ def plain_marks(text: str) -> str:
 
 
 def with_spaced_marks(text: str) -> str:
-    """Plain double quotation marks, each with a space on its inner side."""
-    return _CLOSING.sub(' "', _OPENING.sub('" ', plain_marks(text)))
+    """Plain double quotation marks, each with a space on its inner side; one between two letters has none."""
+
+    def spaced(found: re.Match[str]) -> str:
+        before = text[found.start() - 1 : found.start()].strip()
+        begins = not before or before in _BEFORE_OPENING or found.group() == "„"
+        if begins and not _BEHIND_CLOSING.match(text, found.end()):
+            return '" '
+        ends = before and not text[found.end() : found.end() + 1].isalnum()
+        return ' "' if ends and not begins else '"'
+
+    return plain_marks(_MARK.sub(spaced, text))
 
 
 def read(text: str, tokenizer: Tokenizer, first: str = "") -> TokenizedText:
-    """The tokens of what a model that ``reads_plainly`` reads of ``text``, at their places in ``text``."""
+    """The tokens of what a model that ``reads_plainly`` reads of ``text``, at their places in ``text``.
+
+    ``first``: a control piece to put before them.
+    """
     plain = _plain(text, tokenizer)
     return _moved(tokenizer.encode(plain, first), text, _places(text, plain))
 
@@ -79,14 +139,14 @@ def read_ids(text: str, tokenizer: Tokenizer, first: str = "") -> list[int]:
 
 
 def _plain(text: str, tokenizer: Tokenizer) -> str:
-    return with_spaced_marks(without_capitals(text, tokenizer))
+    return with_spaced_marks(truecased(text, tokenizer))
 
 
 def _places(text: str, spaced: str) -> list[int]:
     """Where in ``text`` each place of ``spaced``, the same but for spaces put in beside quotation marks, is."""
     places, place = [0], 0
     for character in spaced:
-        place += character != " " or text[place] == " "
+        place += character != " " or text[place : place + 1] == " "
         places.append(place)
     return places
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from service.bundle.errors import BundleError, UnknownModelError
 from service.bundle.manifest import MANIFEST_FILE, MANIFEST_HASH_FILE, MODEL_NAME, GraphEntry, Manifest, ModelName
-from service.bundle.reading import in_capitals, raised, read, read_ids
+from service.bundle.reading import in_capitals, raised, read, read_ids, truecased
 from service.bundle.tokenizer import TokenizedText, Tokenizer
 
 REPOSITORY_FILE = "repository.json"
@@ -59,14 +59,27 @@ class Bundle:
             return read_ids(text, self.source_tokenizer, first)
         return self.source_tokenizer.encode_ids(text, first)
 
-    def raises(self, text: str) -> bool:
-        """Is a translation of ``text`` given in capitals, as the text itself is?"""
-        return self.manifest.reads_plainly and in_capitals(text)
+    def answers_in_capitals(self, text: str, begun: str = "") -> bool:
+        """Is the translation of ``text`` given in capitals, as the text itself is?
 
-    def decode(self, ids: Sequence[int], raise_it: bool = False) -> TokenizedText:
-        """A translation and where in it each of ``ids`` stands; in capitals where it is of a text that ``raises``."""
+        ``begun``: what the client gives of the translation, which is kept as it was written.
+        """
+        if not self.manifest.reads_plainly or not in_capitals(text):
+            return False
+        return raised(self.encode_begun(begun, True)).text == begun
+
+    def encode_begun(self, begun: str, capitals: bool) -> TokenizedText:
+        """What the client gives of a translation, as the model would have written it.
+
+        ``capitals``: it is of a text that ``answers_in_capitals``.
+        """
+        tokenizer = self.target_tokenizer
+        return tokenizer.encode(truecased(begun, tokenizer) if capitals else begun)
+
+    def decode(self, ids: Sequence[int], capitals: bool = False) -> TokenizedText:
+        """A translation and where in it each of ``ids`` stands; ``capitals`` as ``answers_in_capitals`` says."""
         target = self.target_tokenizer.decode(ids)
-        return raised(target) if raise_it else target
+        return raised(target) if capitals else target
 
     def _first_piece(self, target_language: str) -> str:
         pieces = self.manifest.target_language_pieces

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from benchmarks import sandglass_maps
 from benchmarks.dates_as_written import area_under_curve, nonsense_area, translate, written
@@ -162,6 +165,25 @@ def test_a_token_is_without_the_white_space_before_it(translators: dict[str, Bun
     covered = [text[token.begin : token.end] for token in tokens]
     assert not any(part != part.strip() for part in covered)
     assert "Euro" in "".join(covered)
+
+
+@given(
+    st.text(
+        alphabet=st.sampled_from("aB SEHR ÄßǅİªŉA\u0308\u200d年א „“”«»\"'’‘(-/._1,!\u00a0👍🏽ﬃ…"),
+        min_size=1,
+        max_size=40,
+    )
+)
+def test_what_is_read_stands_in_the_text_as_it_was_sent(translators: dict[str, Bundle], text: str) -> None:
+    """By the tokenizer that is shipped, which normalises, and spells what it does not know in bytes."""
+    for bundle in translators.values():
+        plainly = replace(bundle, manifest=bundle.manifest.model_copy(update={"reads_plainly": True}))
+        *tokens, end = plainly.encode(text).tokens
+        places = [place for token in tokens for place in (token.begin, token.end)]
+        assert places == sorted(places)
+        assert not places or (places[0] >= 0 and places[-1] <= len(text))
+        assert (end.begin, end.end) == (len(text), len(text))
+        assert plainly.encode_ids(text) == [*(token.id for token in tokens), end.id]
 
 
 @pytest.mark.parametrize("text", ["12345", "3.14159", "😀", "...", "x = y + 2"])

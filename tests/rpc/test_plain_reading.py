@@ -11,11 +11,13 @@ from heed.v1 import attention_pb2, translation_pb2
 from heed.v1.translation_service_pb2 import ListModelsRequest, ScorePair, ScoreRequest, TranslateRequest
 from heed.v1.translation_service_pb2_grpc import TranslationServiceStub
 
+from service.bundle.repository import Bundle
+from service.bundle.tokenizer import TokenizedText
 from service.rpc.server import Server
 from tests.conftest import edit_manifest, tiny_settings
 
 TOKENS = attention_pb2.AttentionOptions(view=attention_pb2.ATTENTION_VIEW_TOKEN)
-LOWER, CAPITALS = "abc bad, head.", "ABC BAD, HEAD."
+LOWER, CAPITALS = "headache, baggage.", "HEADACHE, BAGGAGE."  # words longer than abbreviations: none of them is known
 
 
 @pytest.fixture
@@ -33,7 +35,9 @@ async def translated(stub: TranslationServiceStub, *texts: str, **fields: Any) -
     return list(reply.translations)
 
 
-async def test_a_text_in_capitals_is_read_in_lower_case_and_answered_in_capitals(stub: TranslationServiceStub) -> None:
+async def test_a_text_in_capitals_is_read_as_ordinary_text_and_answered_in_capitals(
+    stub: TranslationServiceStub,
+) -> None:
     lower, capitals = await translated(stub, LOWER, CAPITALS)
     written, raised = lower.hypotheses[0], capitals.hypotheses[0]
     assert raised.text == written.text.upper() != written.text
@@ -55,25 +59,46 @@ async def test_only_the_sentence_that_is_in_capitals_is_answered_in_them(stub: T
     assert parts == [translation.hypotheses[0].text for translation in alone]
 
 
-@pytest.mark.parametrize(
-    ("prefix", "begins", "raised"), [("ABC", "ABC", True), ("A", "A", True), ("aBc", "aBc", False), ("a", "a", False)]
-)
+@pytest.mark.parametrize(("prefix", "pieces"), [("CABBACA", "cabbaca"), ("A", "A"), ("cABBACA", "cABBACA"), ("a", "a")])
 async def test_a_translation_begins_with_its_prefix_as_it_was_given(
-    stub: TranslationServiceStub, prefix: str, begins: str, raised: bool
+    stub: TranslationServiceStub, prefix: str, pieces: str
 ) -> None:
     (found,) = await translated(stub, CAPITALS, target_prefixes=[prefix])
-    text = found.hypotheses[0].text
-    assert text.startswith(begins)
-    assert (text == text.upper()) is raised
+    best = found.hypotheses[0]
+    assert best.text.startswith(prefix)
+    assert "".join(token.piece for token in best.tokens).startswith(pieces)
+    assert (best.text == best.text.upper()) is (prefix == prefix.upper())
 
 
-async def test_a_translation_in_capitals_is_judged_in_lower_case(stub: TranslationServiceStub) -> None:
-    pairs = [ScorePair(source=LOWER, target="cab"), ScorePair(source=CAPITALS, target="CAB")]
-    pairs += [ScorePair(source=CAPITALS, target="Cab"), ScorePair(source=LOWER, target="CAB")]
+async def test_what_a_prefix_must_not_have_is_told_as_it_was_given(stub: TranslationServiceStub) -> None:
+    reply = await stub.Translate(TranslateRequest(model="letters", contents=[CAPITALS], target_prefixes=["ΩΩΩΩΩΩΩΩ"]))
+    assert "'ΩΩΩΩΩΩΩΩ' is not in letters/1" in reply.translations[0].status.message
+
+
+async def test_a_prefix_that_is_too_long_is_refused_before_it_is_read(
+    stub: TranslationServiceStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(_bundle: Bundle, begun: str, _capitals: bool) -> TokenizedText:
+        pytest.fail(f"read {len(begun)} characters")
+
+    monkeypatch.setattr(Bundle, "encode_begun", read)
+    request = TranslateRequest(model="letters", contents=[CAPITALS], target_prefixes=["A" * 100_000])
+    reply = await stub.Translate(request)
+    assert "target_prefixes[0]: 100000 characters; 20000 are allowed" in reply.translations[0].status.message
+
+
+async def test_a_translation_in_capitals_is_judged_as_it_would_be_written(stub: TranslationServiceStub) -> None:
+    pairs = [ScorePair(source=LOWER, target="cabbaca"), ScorePair(source=CAPITALS, target="CABBACA")]
+    pairs += [ScorePair(source=CAPITALS, target="Cabbaca"), ScorePair(source=LOWER, target="CABBACA")]
     reply = await stub.Score(ScoreRequest(model="letters", pairs=pairs))
     lower, capitals, mixed, other = (translation.hypotheses[0] for translation in reply.translations)
     assert capitals.log_probability == lower.log_probability
-    assert [hypothesis.text for hypothesis in (lower, capitals, mixed, other)] == ["cab", "CAB", "Cab", "CAB"]
+    assert [hypothesis.text for hypothesis in (lower, capitals, mixed, other)] == [
+        "cabbaca",
+        "CABBACA",
+        "Cabbaca",
+        "CABBACA",
+    ]
     assert len({lower.log_probability, mixed.log_probability, other.log_probability}) == 3
 
 

@@ -184,6 +184,8 @@ FRAMES = [Example('"{}", sagte er.', '"{,}" he said.', ""), Example('Er sagte: "
         ("Ich bin da.", "I'm here.", [('"Ich bin da", sagte er.', '"I\'m here," he said.')]),
         ("Bist du da?", "Are you here?", [('"Bist du da?", sagte er.', '"Are you here?" he said.')]),
         ("Ja", "Yes", [('"Ja", sagte er.', '"Yes," he said.')]),
+        ("Ja...", "Yes...", [('"Ja...", sagte er.', '"Yes..." he said.')]),
+        ("Was ist {}?", "What's {.}?", [('"Was ist {}?", sagte er.', '"What\'s {.}?" he said.')]),
     ],
 )
 def test_direct_speech_has_the_marks_of_its_frame(source: str, target: str, spoken: list[tuple[str, str]]) -> None:

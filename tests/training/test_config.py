@@ -762,6 +762,17 @@ def test_a_wrong_file_of_a_corpus_is_told_in_a_line(tmp_path: Path, entry: objec
     assert message.count(";") == told.count(";")
 
 
+def test_frames_are_of_one_target_language(tmp_path: Path) -> None:
+    augment = {"framed": 0.1, "frames": {"tsv": "frames"}}
+    held_out = {"validation": 1, "test": 1}
+    path = of_files(tmp_path, training=[{"tsv": "a", "target_language": "de"}], held_out=held_out, augment=augment)
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    values["export"]["golden_sentences"] = [{"source": "a", "target_language": "de"}]
+    values["languages"]["target"] = ["de"]
+    told = refusal(write_config(path, values))
+    assert "corpus.augment.framed is set, and files name a target_language: frames are of one only" in told
+
+
 @pytest.mark.parametrize(("side", "codes"), [("source", ["x-letters"]), ("target", ["en", "de"]), ("source", ["qq"])])
 def test_dates_as_languages_write_them_need_two_languages(tmp_path: Path, side: str, codes: list[str]) -> None:
     path = of_files(

@@ -173,7 +173,7 @@ def test_a_target_language_that_the_first_run_did_not_know_is_refused(tmp_path: 
 
 def test_a_run_that_is_not_there_is_told(tmp_path: Path) -> None:
     config = tiny_config(tmp_path / "second", start_from=str(tmp_path / "nowhere"))
-    with pytest.raises(CorpusError, match=r"no prepared corpus in .*nowhere"):
+    with pytest.raises(CorpusError, match=r"start_from: .*nowhere is neither a run's directory nor a bundle's"):
         prepare(config, ignore_progress)
 
 

@@ -469,9 +469,25 @@ def test_plain_marks_are_of_the_training_and_made_pairs_too(tmp_path: Path) -> N
     assert found["validation"] == [("„D“", "“É”")]
 
 
+def test_plain_marks_are_in_the_sources_that_validation_reads(tmp_path: Path) -> None:
+    entry = tsv(tmp_path / "pairs.tsv", [("„a b“ c", "d"), ("e", "f")])
+    corpus = corpus_of(tmp_path, entry, validation=[tsv(tmp_path / "v.tsv", [("„c a“ b", "x")])])
+    values = tiny_values(tmp_path / "run") | {"corpus": corpus.model_copy(update={"plain_marks": True}).model_dump()}
+    prepared = prepare(Config.model_validate(values), ignore_progress)
+    tokenizer = prepared.tokenizer("source")
+    for part, read in (("training", '" a b " c'), ("validation", '" c a " b')):
+        ids = prepared.arrays(part).source[0].tolist()
+        assert ids == tokenizer.encode_ids(read)
+        assert UNK_ID not in ids
+
+
 @pytest.mark.parametrize(
     ("frames", "told"),
-    [([("Er sagte: {.}", "He said")], r"each side needs one of \{\}, \{\.\}, \{,\}"), ([], "has no frames")],
+    [
+        ([("Er sagte: {.}", "He said")], r"each side needs one of \{\}, \{\.\}, \{,\}"),
+        ([], "has no frames"),
+        ([("{}", "")], "1 empty"),
+    ],
 )
 def test_frames_without_a_place_for_the_sentence_are_refused(tmp_path: Path, frames: list[Pair], told: str) -> None:
     augment = {"framed": 1.0, "frames": tsv(tmp_path / "frames.tsv", frames)}
