@@ -13,7 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from service.bundle.tokenizer import TokenizedText
-from service.decoding import PLAIN, DecodingRequest, check_decoding, prefix_ids, suppressed_ids, to_decoding
+from service.decoding import (
+    PLAIN,
+    DecodingRequest,
+    asked_again,
+    check_decoding,
+    prefix_ids,
+    suppressed_ids,
+    to_decoding,
+)
 from service.engine.decoding import Decoding
 from service.engine.errors import DeadlineError, EngineError, QueueFullError, StoppedError
 from service.engine.sentence import Priority, SentenceRequest, SentenceResult, likely_target_tokens
@@ -312,13 +320,27 @@ class Translator:
             )
             for source, decoding in zip(sources, decodings, strict=True)
         ]
+        answers = await self._submit(request, model, requests)
+        self._metrics.sentences.labels(model.name, str(model.version)).inc(len(requests))
+        again = {
+            place: longer
+            for place, (asked, answer) in enumerate(zip(requests, answers, strict=True))
+            if isinstance(answer, SentenceResult) and (longer := asked_again(model.bundle, asked, answer)) is not None
+        }
+        if again:
+            for place, answer in zip(again, await self._submit(request, model, list(again.values())), strict=True):
+                answers[place] = answer
+        return answers
+
+    async def _submit(
+        self, request: TranslateRequest, model: ServedModel, requests: list[SentenceRequest]
+    ) -> list[SentenceResult | HeedError]:
         try:
             futures = model.engine.submit(requests)
         except QueueFullError as error:
             raise self._overloaded(request, error) from error
         except StoppedError as error:
             raise UnavailableError("DRAINING", "the server is shutting down", retry_seconds=1.0) from error
-        self._metrics.sentences.labels(model.name, str(model.version)).inc(len(requests))
         # Cancelling this gather cancels every future, which the engine sees before its next step.
         answers = await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
         return [self._engine_outcome(answer) for answer in answers]

@@ -16,6 +16,7 @@ from service.bundle.errors import BundleError
 from service.bundle.manifest import Precision
 from service.bundle.repository import Bundle, Repository
 from service.bundle.tokenizer import EOS_ID, PAD_ID, TokenizedText
+from service.decoding import asked_again
 from service.engine.decoding import GREEDY, Decoding
 from service.engine.engine import Engine, EngineSettings
 from service.engine.hypothesis import Hypothesis
@@ -155,7 +156,10 @@ def translate_texts(
     ]
     engine = Engine(open_model(bundle, precision=precision), EngineSettings(queue_tokens=2**31))
     try:
-        results = iter(engine.translate(requests))
+        results = engine.translate(requests)
+        for place, (request, result) in enumerate(zip(requests, results, strict=True)):
+            if (longer := asked_again(bundle, request, result)) is not None:
+                (results[place],) = engine.translate([longer])
     finally:
         engine.stop()
     sentences = (part.of(text) for text, of_text in zip(texts, parts, strict=True) for part in of_text)

@@ -12,7 +12,9 @@ from heed.v1.translation_service_pb2 import TranslateRequest
 from heed.v1.translation_service_pb2_grpc import TranslationServiceStub
 
 from service.bundle.repository import Bundle
+from service.bundle.tokenizer import EOS_ID
 from service.client import unpack
+from service.rpc.server import Server
 from tests.rpc.calls import info, refused, still_serves
 
 
@@ -52,6 +54,40 @@ async def test_a_bad_text_does_not_fail_the_others(stub: TranslationServiceStub)
     assert [info(item.status).reason for item in reply.translations[1:4]] == ["EMPTY_TEXT"] * 2 + ["TEXT_TOO_LONG"]
     assert reply.translations[3].status.message == "contents[3]: 10001 tokens; letters allows 64"
     assert info(reply.translations[3].status).metadata["limit"] == "64"
+
+
+@pytest.fixture
+def hasty(server: Server) -> None:
+    """The letters model would end every translation at once."""
+    assert server._registry is not None
+    (engine,) = (model.engine for model in server._registry.ready if model.name == "letters")
+    step = engine._model.decode_step
+
+    def ends(*arguments: Any) -> Any:
+        output = step(*arguments)
+        output.logits[:, EOS_ID] += 100
+        return output
+
+    engine._model.decode_step = ends  # type: ignore[method-assign]
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("options", [{}, {"beam_size": 4, "hypotheses": 2}, {"sampling": {"seed": 3}}], ids=str)
+async def test_no_text_is_answered_with_nothing(stub: TranslationServiceStub, options: dict[str, Any]) -> None:
+    attention = attention_pb2.AttentionOptions(view=attention_pb2.ATTENTION_VIEW_TOKEN)
+    contents = ["abc", "12 年"]
+    request = TranslateRequest(model="letters", contents=contents, attention=attention, decoding=options)
+    for translation in (await stub.Translate(request)).translations:
+        best = translation.hypotheses[0]
+        assert best.text.strip()
+        assert [token.special for token in best.tokens] == [False, True]
+        assert unpack(best.attention.matrices[0]).shape[-2] == len(best.tokens)
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_nothing_stays_nothing_where_no_more_is_allowed(stub: TranslationServiceStub) -> None:
+    reply = await stub.Translate(TranslateRequest(model="letters", contents=["abc"], decoding={"max_output_tokens": 1}))
+    assert [token.special for token in reply.translations[0].hypotheses[0].tokens] == [True]
 
 
 async def test_the_output_limit_is_kept_and_told(stub: TranslationServiceStub) -> None:
