@@ -186,14 +186,30 @@ def test_what_is_read_stands_in_the_text_as_it_was_sent(translators: dict[str, B
         assert plainly.encode_ids(text) == [*(token.id for token in tokens), end.id]
 
 
-@pytest.mark.parametrize("text", ["12345", "3.14159", "😀", "...", "x = y + 2"])
+@pytest.mark.parametrize(
+    "text", ["12345", "😀", "...", "x = y + 2", "Привет, как дела?", "こんにちは", "안녕하세요", "שלום"]
+)
 def test_what_no_language_translates_is_kept(translators: dict[str, Bundle], text: str) -> None:
     assert [translate_texts(bundle, [text]) for bundle in translators.values()] == [[text], [text]]
 
 
+def test_numbers_and_dates_are_as_the_language_writes_them(translators: dict[str, Bundle]) -> None:
+    german = ["3,14", "1.234.567,89 €", "Er wurde am 12. März 1965 geboren."]
+    english = ["3.14", "€1,234,567.89", "He was born on March 12, 1965."]
+    assert translate_texts(translators["tatoeba-de-en"], german) == english
+    assert translate_texts(translators["tatoeba-en-de"], english) == german
+
+
+def test_capitals_are_translated_and_answered_in_capitals(translators: dict[str, Bundle]) -> None:
+    german = ["WO IST DER BAHNHOF?", "ICH HABE HEUTE KEINE ZEIT."]
+    english = ["WHERE IS THE STATION?", "I DON'T HAVE TIME TODAY."]
+    assert translate_texts(translators["tatoeba-de-en"], german) == english
+    assert translate_texts(translators["tatoeba-en-de"], english) == german
+
+
 def test_names_and_quotation_marks_are_kept(translators: dict[str, Bundle]) -> None:
-    german = ["Meine Schwester wohnt in Hamburg.", "Er sagte: „Ich komme morgen.“", "Emmanuel Macron wohnt in Paris."]
-    english = ["My sister lives in Hamburg.", 'He said, "I\'ll come tomorrow."', "Emmanuel Macron lives in Paris."]
+    german = ["Meine Schwester wohnt in Hamburg.", "„Komm her“, sagte er.", "Emmanuel Macron wohnt in Paris."]
+    english = ["My sister lives in Hamburg.", '"Come here," he said.', "Emmanuel Macron lives in Paris."]
     assert translate_texts(translators["tatoeba-de-en"], german) == english
 
 
