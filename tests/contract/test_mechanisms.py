@@ -67,7 +67,7 @@ MECHANISMS = {
     "kernel": Mechanism(recurrent(attention="kernel")),
     "hard": Mechanism(recurrent(attention="hard", score="general")),
     "local-m": Mechanism(recurrent(attention="local_m", score="general")),
-    "local-p": Mechanism(recurrent(attention="local_p", score="general"), scale=2.5),
+    "local-p": Mechanism(recurrent(attention="local_p", score="general"), scale=2.0),
     "attention-over-attention": Mechanism(recurrent(attention="attention_over_attention", score="general"), scale=2.0),
     "multi-head": Mechanism(recurrent(attention="multi_head"), seed=2, scale=2.0),
     "average": Mechanism(recurrent(attention="average")),
