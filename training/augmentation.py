@@ -21,6 +21,7 @@ from babel.numbers import format_currency, format_decimal
 
 from training.config import AugmentConfig
 from training.tasks import Example
+from training.templates import Values
 
 _REMEMBERED = 10_000  # pairs to join with: a sample of all that came before
 _MOST_JOINED = 4
@@ -50,15 +51,17 @@ def augmented(
     settings: AugmentConfig,
     languages: tuple[str, str] | None = None,
     frames: Sequence[Example] = (),
+    templates: Sequence[Example] = (),
 ) -> Iterator[Example]:
     """Every pair, and after a share of them one made of it. The same pairs and seed give the same.
 
-    ``languages``: source and target, of which ``settings.formatted`` must know how they write dates and numbers.
-    ``frames``: for ``settings.framed``.
+    ``languages``: source and target, of which ``settings.formatted`` and ``templated`` must know how they write dates
+    and numbers. ``frames``, ``templates``: for ``settings.framed`` and ``templated``.
     """
     generator = random.Random(settings.seed)
     earlier: list[Example] = []
-    names = _Names()
+    values = Values(_known(languages), generator) if settings.templated else None
+    names = _Names(values)
     makers: list[tuple[float, Callable[[Example], Example]]] = [
         (settings.upper_case, _upper_case),
         (settings.unpunctuated, lambda pair: _unpunctuated(pair, generator)),
@@ -72,10 +75,10 @@ def augmented(
     if settings.framed:
         makers.append((settings.framed, lambda pair: _framed(pair, frames, generator)))
     if settings.formatted:
-        if languages is None:
-            raise ValueError("formatted texts are of two languages, and none are named")
-        writers = tuple(Locale.parse(language, sep="-") for language in languages)
+        writers = tuple(Locale.parse(language, sep="-") for language in _known(languages))
         makers.append((settings.formatted, lambda pair: _formatted(pair, writers, generator)))
+    if values is not None:
+        makers.append((settings.templated, lambda _: values.fill(generator.choice(templates))))
     for number, pair in enumerate(pairs):
         yield pair
         for share, make in makers:
@@ -84,6 +87,12 @@ def augmented(
         place = number if number < _REMEMBERED else generator.randrange(number + 1)  # reservoir sampling
         if place < _REMEMBERED:
             earlier[place : place + 1] = [pair]
+
+
+def _known(languages: tuple[str, str] | None) -> tuple[str, str]:
+    if languages is None:
+        raise ValueError("formatted texts are of two languages, and none are named")
+    return languages
 
 
 def _upper_case(pair: Example) -> Example:
@@ -112,9 +121,10 @@ def _joined(pair: Example, earlier: list[Example], generator: random.Random) -> 
 
 
 class _Names:
-    """Those met so far, in their order: a set alone has another in each process."""
+    """Those met so far, in their order: a set alone has another in each process. With ``values`` people's too."""
 
-    def __init__(self) -> None:
+    def __init__(self, values: Values | None) -> None:
+        self.values = values
         self.all: list[str] = []
         self._known: set[str] = set()
 
@@ -134,7 +144,7 @@ def _renamed(pair: Example, names: _Names, generator: random.Random) -> Example:
     for word in words:
         if not word[0].isdigit():
             names.add(word)
-    others = {word: _like(word, names.all, generator) for word in words}
+    others = {word: _like(word, names, generator) for word in words}
 
     def rename(text: str) -> str:
         return _NAMES_AND_NUMBERS.sub(lambda found: others.get(found.group(), found.group()), text)
@@ -142,10 +152,13 @@ def _renamed(pair: Example, names: _Names, generator: random.Random) -> Example:
     return replace(pair, source=rename(pair.source), target=rename(pair.target))
 
 
-def _like(word: str, names: list[str], generator: random.Random) -> str:
-    """A number of the same shape; or a name: one of the corpus or one made up."""
+def _like(word: str, names: _Names, generator: random.Random) -> str:
+    """A number of the same shape; or a name: one of the corpus, of a person or one made up."""
     if not word[0].isdigit():
-        return generator.choice(names) if generator.random() < 0.3 else _name(generator)
+        kind = generator.random()
+        if kind < 0.3:
+            return generator.choice(names.all)
+        return names.values.person() if names.values is not None and kind < 0.7 else _name(generator)
     digits = (generator.choice("0123456789") if character.isdigit() else character for character in word)
     return generator.choice("123456789") + "".join(digits)[1:]
 

@@ -118,12 +118,15 @@ class AugmentConfig(_Section):
     formatted: Share = 0.0  # with a date, a time, a number or an amount, as each of the two languages writes it
     framed: Share = 0.0  # as direct speech in one of ``frames``
     frames: TsvFile | None = None
+    templated: Share = 0.0  # one of ``templates``, with people, times, amounts, addresses, emoji in its places
+    templates: TsvFile | None = None
     seed: Seed = 1
 
     @model_validator(mode="after")
-    def _check_frames(self) -> AugmentConfig:
-        if self.framed and self.frames is None:
-            raise ValueError(f"framed is {self.framed}, and no frames are named")
+    def _check_files(self) -> AugmentConfig:
+        for share, files in (("framed", "frames"), ("templated", "templates")):
+            if getattr(self, share) and getattr(self, files) is None:
+                raise ValueError(f"{share} is {getattr(self, share)}, and no {files} are named")
         return self
 
 
@@ -458,20 +461,27 @@ class Config(_Section):
     def _check_formatted(self) -> Config:
         if not isinstance(self.corpus, FileCorpus):
             return self
-        if self.corpus.augment.framed and self.corpus.target_languages:
-            raise ValueError("corpus.augment.framed is set, and files name a target_language: frames are of one only")
-        if not (share := self.corpus.augment.formatted):
-            return self
+        augment = self.corpus.augment
+        for share, files in (("framed", "frames"), ("templated", "templates")):
+            if getattr(augment, share) and self.corpus.target_languages:
+                raise ValueError(
+                    f"corpus.augment.{share} is set, and files name a target_language: {files} are of one only"
+                )
+        for made in ("formatted", "templated"):
+            if share := getattr(augment, made):
+                self._check_locales(f"corpus.augment.{made} is {share}")
+        return self
+
+    def _check_locales(self, what: str) -> None:
         for side, codes in (("source", self.languages.source), ("target", self.languages.target)):
             try:
                 (code,) = codes
                 Locale.parse(code, sep="-")
             except (ValueError, UnknownLocaleError) as error:
                 raise ValueError(
-                    f"corpus.augment.formatted is {share}, and languages.{side} is {', '.join(codes)}: it needs one "
-                    "language on each side, whose dates Babel knows"
+                    f"{what}, and languages.{side} is {', '.join(codes)}: it needs one language on each side, whose "
+                    "dates Babel knows"
                 ) from error
-        return self
 
     @model_validator(mode="after")
     def _check_int8(self) -> Config:

@@ -259,7 +259,7 @@ def _hash_inputs(config: Config) -> dict[str, str]:
     if isinstance(corpus, FileCorpus):
         for entry in (*corpus.training, *(corpus.validation or ()), *(corpus.test or ())):
             paths += [entry.tsv] if isinstance(entry, TsvFile) else [entry.source, entry.target]
-        paths += [corpus.augment.frames.tsv] if corpus.augment.frames is not None else []
+        paths += [made.tsv for made in (corpus.augment.frames, corpus.augment.templates) if made is not None]
     if config.start_from is not None:
         of_run = ("training.tsv", *(f"{side}.spm" for side in SIDES))
         paths += [config.start_from / MANIFEST_FILE, *(config.start_from / "data" / name for name in of_run)]

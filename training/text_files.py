@@ -27,6 +27,7 @@ from training.augmentation import augmented, is_frame
 from training.config import FileCorpus, FilterConfig, PairFiles, TsvFile
 from training.errors import CorpusError
 from training.tasks import Example
+from training.templates import unknown_places
 
 _SHOWN_LINES = 20
 _PARTS = ("validation", "test")
@@ -74,7 +75,7 @@ def split_files(
     if corpus.target_languages:  # what is a target in one direction is a source in another
         seen = (seen[0] | seen[1],) * len(SIDES)
     duplicates: set[int] = set()
-    frames = [] if corpus.augment.frames is None else _read_frames(corpus.augment.frames, corpus.lower_case)
+    frames, templates = _read_frames(corpus), _read_templates(corpus)
 
     def of_file(entry: TsvFile | PairFiles) -> Iterator[Example]:
         """What is made of a file's pairs is made of its own: another's may be in other languages."""
@@ -82,26 +83,47 @@ def split_files(
         own: Iterable[Example] = without(clean, seen, report, "held out, or like one that is")
         if entry.repeat > 1:  # few enough to be held
             own = list(own) * entry.repeat
-        made = augmented(own, corpus.augment, languages, frames)
+        made = augmented(own, corpus.augment, languages, frames, templates)
         return _with_plain_marks(corpus, without(made, seen, report, "made, and like one that is held out"))
 
     training = itertools.chain.from_iterable(map(of_file, corpus.training))
     return {"training": training, **{name: iter(pairs) for name, pairs in held.items()}}
 
 
-def _read_frames(file: TsvFile, lower_case: bool) -> list[Example]:
-    report = Report()
-    frames = list(_clean(_read([file], report), _ALL, report, lower_case, set()))
-    if report.refused:
-        raise CorpusError("; ".join([f"{file.tsv} is a file of frames that a run reads whole", *report.summary()]))
+def _read_frames(corpus: FileCorpus) -> list[Example]:
+    file = corpus.augment.frames
+    frames = _read_whole(file, "frames", corpus.lower_case)
     for frame in frames:
         if not all(is_frame(text) for text in (frame.source, frame.target)):
             raise CorpusError(
-                f"{file.tsv}: {frame.source!r}, {frame.target!r}: each side needs one of {{}}, {{.}}, {{,}}"
+                f"{file and file.tsv}: {frame.source!r}, {frame.target!r}: each side needs one of {{}}, {{.}}, {{,}}"
             )
-    if not frames:
-        raise CorpusError(f"{file.tsv} has no frames")
     return frames
+
+
+def _read_templates(corpus: FileCorpus) -> list[Example]:
+    file = corpus.augment.templates
+    templates = _read_whole(file, "templates", corpus.lower_case)
+    for template in templates:
+        if unknown := unknown_places(template.source + template.target):
+            raise CorpusError(
+                f"{file and file.tsv}: {template.source!r}, {template.target!r}: no place is called "
+                f"{', '.join(sorted(unknown))}"
+            )
+    return templates
+
+
+def _read_whole(file: TsvFile | None, of: str, lower_case: bool) -> list[Example]:
+    """A file that every line of must be good: it is written for this."""
+    if file is None:
+        return []
+    report = Report()
+    pairs = list(_clean(_read([file], report), _ALL, report, lower_case, set()))
+    if report.refused:
+        raise CorpusError("; ".join([f"{file.tsv} is a file of {of} that a run reads whole", *report.summary()]))
+    if not pairs:
+        raise CorpusError(f"{file.tsv} has no {of}")
+    return pairs
 
 
 def _with_plain_marks(corpus: FileCorpus, pairs: Iterator[Example]) -> Iterator[Example]:

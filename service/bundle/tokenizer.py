@@ -82,6 +82,12 @@ class Tokenizer:
         identity = int(self._processor.piece_to_id(piece))
         return identity if self._processor.id_to_piece(identity) == piece else None
 
+    def byte_values(self) -> dict[int, int]:
+        """The pieces that are one byte each, of which characters are made that the vocabulary does not have: id to
+        byte. Empty for a vocabulary without byte fallback."""
+        ids = filter(self._processor.is_byte, range(self.vocabulary_size))
+        return {identity: int(self._processor.id_to_piece(identity)[1:-1], 16) for identity in ids}
+
     def is_control(self, piece: str) -> bool:
         """Is it a piece that no text is cut into, such as one that names a language?"""
         identity = self._processor.piece_to_id(piece)

@@ -20,6 +20,7 @@ import numpy as np
 
 from service.bundle.manifest import AttentionVariant, MapKind, Precision
 from service.bundle.tokenizer import EOS_ID, PAD_ID
+from service.engine.characters import NO_BYTES, Ids
 from service.engine.cores import available_cores
 from service.engine.errors import DeadlineError, EngineError, RuntimeFailureError, StoppedError
 from service.engine.hypothesis import FinishReason, Floats, Hypothesis
@@ -60,6 +61,7 @@ class Engine:
     ) -> None:
         settings = settings or EngineSettings()
         self._model = model
+        self._byte_tokens = NO_BYTES if isinstance(model, OneShotOnnxModel) else model.byte_tokens
         self._observer = observer or SilentObserver()
         self._clock = clock
         self._rows = settings.rows_per_worker
@@ -102,7 +104,7 @@ class Engine:
         if (widest := max((request.decoding.rows for request in requests), default=0)) > self._rows:
             raise ValueError(f"a sentence has {widest} hypotheses; a worker decodes {self._rows}")
         now = self._clock()
-        sentences = [Sentence(request, Future(), submitted=now) for request in requests]
+        sentences = [Sentence(request, Future(), now, self._byte_tokens) for request in requests]
         self._scheduler.submit(sentences)
         return [sentence.future for sentence in sentences]
 
@@ -166,6 +168,8 @@ class Engine:
         try:
             output = model.decode_step(batch.feeds(), _widest_wish(sentences))
             tokens, log_probabilities = choose_greedily(output.logits)
+            if self._byte_tokens:
+                _keep_characters_whole(sentences, output.logits, tokens, log_probabilities)
             batch.advance(tokens, output)
         except Exception as error:  # as above
             self._retry_alone(sentences, error)
@@ -365,6 +369,17 @@ def _widest_wish(sentences: Iterable[Sentence]) -> AttentionVariant:
         return "full"
     covering = any(sentence.request.decoding.coverage_penalty for sentence in sentences)
     return "alignment" if covering or "alignment" in wishes else "none"
+
+
+def _keep_characters_whole(
+    sentences: Iterable[Sentence], logits: Floats, tokens: Ids, log_probabilities: Floats
+) -> None:
+    """Choose again, in place, where the likeliest token would break a character."""
+    likeliest = tokens.tolist()
+    for sentence in sentences:
+        row = sentence.rows[0]
+        if sentence.search.is_plain and sentence.search.is_out_of_place(likeliest[row]):
+            tokens[row], log_probabilities[row] = sentence.search.choose_in_place(logits[row])
 
 
 def _rows_of(model: OnnxModel, sentence: Sentence, output: StepOutput) -> StepRows:

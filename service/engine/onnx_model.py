@@ -17,6 +17,7 @@ import numpy.typing as npt
 from service.bundle.errors import BundleError
 from service.bundle.manifest import AttentionVariant, GraphEntry, Precision, Role, TensorSpec
 from service.bundle.repository import Bundle
+from service.engine.characters import ByteTokens
 from service.engine.errors import ProviderError, RuntimeFailureError
 from service.engine.hypothesis import Floats
 from service.engine.runtime import onnxruntime
@@ -151,6 +152,8 @@ class OnnxModel:
         self.map_kinds = {entry.name: entry.kind for entry in manifest.attention_maps}
         #: Sentences before each sentence that ``encode`` reads.
         self.context_sentences = manifest.context_sentences
+        #: Of the target vocabulary; what is written is made of whole characters.
+        self.byte_tokens = ByteTokens(bundle.target_tokenizer.byte_values())
         self._next_state = {state.next_name: state.name for state in manifest.state}
 
     def encode(self, feeds: dict[str, Array], attention: AttentionVariant) -> EncodeOutput:

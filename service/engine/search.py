@@ -19,13 +19,14 @@ Pure arrays and numbers: no model, no queue. Driven by the engine, one ``Search`
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from service.bundle.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID
+from service.engine.characters import NO_BYTES, ByteTokens, Ids
 from service.engine.decoding import Decoding, Sampling
 from service.engine.errors import RuntimeFailureError
 from service.engine.hypothesis import FinishReason, Floats
@@ -55,7 +56,7 @@ def choose_greedily(logits: Floats) -> tuple[npt.NDArray[np.int64], Floats]:
     return _choose(logits, NEVER_CHOSEN)
 
 
-def _choose(logits: Floats, never: list[int]) -> tuple[npt.NDArray[np.int64], Floats]:
+def _choose(logits: Floats, never: Sequence[int] | Ids) -> tuple[npt.NDArray[np.int64], Floats]:
     kept = logits[:, never]
     logits[:, never] = -np.inf
     tokens = logits.argmax(axis=-1)
@@ -103,6 +104,13 @@ class Node:
     def tokens(self) -> list[int]:
         return [node.token for node in self.path()]
 
+    def backwards(self) -> Iterator[int]:
+        """The tokens from this one to the first."""
+        node = self
+        while node.parent is not None:
+            yield node.token
+            node = node.parent
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -131,9 +139,11 @@ class StepRows:
 class Search:
     """The hypotheses of one sentence, from `<s>` to their ends."""
 
-    def __init__(self, decoding: Decoding, most_tokens: int) -> None:
-        """``most_tokens``: the length at which a hypothesis is ended, `</s>` counted. At least 1."""
+    def __init__(self, decoding: Decoding, most_tokens: int, byte_tokens: ByteTokens = NO_BYTES) -> None:
+        """``most_tokens``: the length at which a hypothesis is ended, `</s>` counted. At least 1. ``byte_tokens``: only
+        whole characters are written of them."""
         self._decoding = decoding
+        self._byte_tokens = byte_tokens
         #: Greedy search and nothing else, which a whole batch does at once: it is driven by ``take``.
         self.is_plain = decoding.is_plain
         self._most = most_tokens
@@ -193,6 +203,20 @@ class Search:
         if self._decoding.sampling is None and self._nothing_better_can_come():
             self.live, parents = [], []
         return parents
+
+    def is_out_of_place(self, token: int) -> bool:
+        """May plain greedy search not write it next, because it breaks a character?"""
+        node, byte_tokens = self.live[0], self._byte_tokens
+        if token not in byte_tokens and node.token not in byte_tokens:
+            return False
+        following = byte_tokens.next(node.backwards())
+        return token in byte_tokens.within if following is None else token not in following
+
+    def choose_in_place(self, logits: Floats) -> tuple[int, float]:
+        """The likeliest token that plain greedy search may write next, and its log-probability: (vocabulary,)."""
+        never = np.flatnonzero(~self._allowed((1, len(logits)), [[]])[0])
+        tokens, log_probabilities = _choose(logits[None], never)
+        return int(tokens[0]), float(log_probabilities[0])
 
     def take(self, token: int, log_probability: float, attention: tuple[dict[str, Floats], int] | None) -> None:
         """The same for plain greedy search, whose token was chosen for a whole batch at once."""
@@ -260,8 +284,18 @@ class Search:
                 row[_repeating(history, decoding.no_repeat_ngram)] = False
         # The rules above are of what is written; that it may end is decided by the least length alone.
         allowed[:, EOS_ID] = length + 1 >= decoding.min_tokens
+        if self._byte_tokens:
+            self._keep_characters_whole(allowed)
         allowed[~allowed.any(axis=1), EOS_ID] = True
         return allowed
+
+    def _keep_characters_whole(self, allowed: npt.NDArray[np.bool_]) -> None:
+        """What was begun is written to its end, whatever the other rules say: a character is one thing."""
+        allowed[:, self._byte_tokens.within] = False
+        for row, node in zip(allowed, self.live, strict=True):
+            if (following := self._byte_tokens.next(node.backwards())) is not None:
+                row[:] = False
+                row[following] = True
 
     # --- choices ------------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from service.bundle.manifest import AttentionVariant
+from service.engine.characters import NO_BYTES, ByteTokens
 from service.engine.decoding import GREEDY, Decoding
 from service.engine.hypothesis import Floats, Hypothesis
 from service.engine.search import Search
@@ -83,6 +84,7 @@ class Sentence:
     request: SentenceRequest
     future: Future[SentenceResult]
     submitted: float
+    byte_tokens: ByteTokens = NO_BYTES  # of the model's target vocabulary
     cancelled: bool = False
     alone: bool = False  # to be run by itself, because a batch it was in has failed
     started: float = 0.0
@@ -123,6 +125,6 @@ class Sentence:
 
     def restart(self) -> None:
         """Forget what was decoded, to begin again."""
-        self.search = Search(self.request.decoding, self.request.max_target_tokens)
+        self.search = Search(self.request.decoding, self.request.max_target_tokens, self.byte_tokens)
         self.rows.clear()
         self.encoder_attention = {}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from service.bundle.errors import BundleError
 from service.bundle.repository import Bundle, Repository
 from service.bundle.tokenizer import EOS_ID, PAD_ID, UNK_ID, Tokenizer
-from tests.conftest import FAMILIES
+from tests.conftest import EXPORTED, FAMILIES
 
 # White space at the ends, combining marks, emoji of several code points, right-to-left, characters nobody has seen.
 TEXTS = st.text(alphabet=st.sampled_from("ab c  äe\u0301👍🏽👩‍💻א年Z\u00a0\u202f."), min_size=1, max_size=40)
@@ -86,6 +86,16 @@ def test_an_unknown_character_is_unknown_at_its_own_place(letters: Bundle) -> No
         (True, 1, 2),
         (False, 2, 3),
     ]
+
+
+def test_the_bytes_of_a_vocabulary_are_those_that_write_what_it_does_not_have(letters: Bundle) -> None:
+    (path,) = (EXPORTED / "tatoeba-de-en").glob("*/target.spm")
+    shipped = Tokenizer.load(path)
+    values = shipped.byte_values()
+    assert sorted(values.values()) == list(range(256))
+    written = [values[token] for token in shipped.encode_ids("😀") if token in values]
+    assert bytes(written).decode() == "😀"
+    assert letters.target_tokenizer.byte_values() == {}
 
 
 def test_no_tokenizer_no_load() -> None:

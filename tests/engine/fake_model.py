@@ -9,6 +9,7 @@ import numpy as np
 
 from service.bundle.manifest import AlignmentEntry, MapKind, Precision
 from service.bundle.tokenizer import EOS_ID
+from service.engine.characters import NO_BYTES
 from service.engine.errors import RuntimeFailureError
 from service.engine.onnx_model import Array, EncodeOutput, GrowingAxis, StepOutput
 from service.engine.sentence import SentenceRequest
@@ -30,6 +31,7 @@ class CopyModel:
     }
     map_kinds: ClassVar[dict[str, MapKind]] = {"cross": "cross"}
     context_sentences = 0
+    byte_tokens = NO_BYTES
     attention_maps = frozenset({"cross"})
     alignment = AlignmentEntry(map="cross", heads=(0,), shift=0, chosen_by="")
 

@@ -203,9 +203,10 @@ def test_what_is_in_quotation_marks_is_not_framed() -> None:
     assert list(augmented([pair], settings, frames=FRAMES)) == [pair]
 
 
-def test_framed_without_frames_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"framed is 0\.5, and no frames are named"):
-        AugmentConfig(framed=0.5)
+@pytest.mark.parametrize(("share", "files"), [("framed", "frames"), ("templated", "templates")])
+def test_a_share_without_its_file_is_refused(share: str, files: str) -> None:
+    with pytest.raises(ValueError, match=rf"{share} is 0\.5, and no {files} are named"):
+        AugmentConfig.model_validate({share: 0.5})
 
 
 def test_only_training_is_augmented(tmp_path: Path) -> None:

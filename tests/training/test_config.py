@@ -114,7 +114,7 @@ def test_every_shipped_config_is_there() -> None:
         "multi30k-en-fr",
         "tatoeba-many",
     }
-    names |= {f"tatoeba-{pair}-v{version}" for pair in ("de-en", "en-de") for version in (2, 3)}
+    names |= {f"tatoeba-{pair}-v{version}" for pair in ("de-en", "en-de") for version in (2, 3, 4)}
     names |= {f"tatoeba-{pair}" for pair in ("fr-en", "en-fr", "es-en", "en-es")}
     assert {path.stem for path in SHIPPED} == names
 
@@ -762,25 +762,28 @@ def test_a_wrong_file_of_a_corpus_is_told_in_a_line(tmp_path: Path, entry: objec
     assert message.count(";") == told.count(";")
 
 
-def test_frames_are_of_one_target_language(tmp_path: Path) -> None:
-    augment = {"framed": 0.1, "frames": {"tsv": "frames"}}
+@pytest.mark.parametrize(("share", "files"), [("framed", "frames"), ("templated", "templates")])
+def test_frames_and_templates_are_of_one_target_language(tmp_path: Path, share: str, files: str) -> None:
+    augment = {share: 0.1, files: {"tsv": "file"}}
     held_out = {"validation": 1, "test": 1}
     path = of_files(tmp_path, training=[{"tsv": "a", "target_language": "de"}], held_out=held_out, augment=augment)
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     values["export"]["golden_sentences"] = [{"source": "a", "target_language": "de"}]
     values["languages"]["target"] = ["de"]
     told = refusal(write_config(path, values))
-    assert "corpus.augment.framed is set, and files name a target_language: frames are of one only" in told
+    assert f"corpus.augment.{share} is set, and files name a target_language: {files} are of one only" in told
 
 
+@pytest.mark.parametrize("made", ["formatted", "templated"])
 @pytest.mark.parametrize(("side", "codes"), [("source", ["x-letters"]), ("target", ["en", "de"]), ("source", ["qq"])])
-def test_dates_as_languages_write_them_need_two_languages(tmp_path: Path, side: str, codes: list[str]) -> None:
-    path = of_files(
-        tmp_path, training=[{"tsv": "a"}], held_out={"validation": 1, "test": 1}, augment={"formatted": 0.1}
-    )
+def test_dates_as_languages_write_them_need_two_languages(
+    tmp_path: Path, side: str, codes: list[str], made: str
+) -> None:
+    augment = {made: 0.1, "templates": {"tsv": "file"}}
+    path = of_files(tmp_path, training=[{"tsv": "a"}], held_out={"validation": 1, "test": 1}, augment=augment)
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     values["languages"] = {"source": ["de"], "target": ["pt-BR"]}
     assert load_config(write_config(path, values))
     values["languages"][side] = codes
     told = refusal(write_config(path, values))
-    assert f"corpus.augment.formatted is 0.1, and languages.{side} is {', '.join(codes)}: it needs one" in told
+    assert f"corpus.augment.{made} is 0.1, and languages.{side} is {', '.join(codes)}: it needs one" in told

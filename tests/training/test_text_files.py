@@ -495,6 +495,16 @@ def test_frames_without_a_place_for_the_sentence_are_refused(tmp_path: Path, fra
         training_of(tmp_path, tsv(tmp_path / "pairs.tsv", PAIRS), augment=augment)
 
 
+@pytest.mark.parametrize(
+    ("templates", "told"),
+    [([("{first} ist {place}", "{first} is {place}")], "no place is called place"), ([], "has no templates")],
+)
+def test_templates_with_places_that_there_are_not_are_refused(tmp_path: Path, templates: list[Pair], told: str) -> None:
+    augment = {"templated": 1.0, "templates": tsv(tmp_path / "templates.tsv", templates)}
+    with pytest.raises(CorpusError, match=rf"templates\.tsv.*{told}"):
+        training_of(tmp_path, tsv(tmp_path / "pairs.tsv", PAIRS), augment=augment)
+
+
 def test_a_report_for_a_person(tmp_path: Path) -> None:
     report = Report(lines=9, refused=Counter({"too long": 2, "empty": 1}), kept={"training": 5, "test": 1})
     report.malform(Path("some/pairs.tsv"), 3, "not valid UTF-8")

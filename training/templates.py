@@ -1,0 +1,267 @@
+"""Training pairs of sentences with places in them: people, addresses, times, amounts, abbreviations, emoji.
+
+A template is a pair of sentences in which ``{time}`` stands for a time of day as each side's language writes it, and
+``{last}`` for a family name, the same on both sides. ``{last.2}`` is a second one. A sentence is not translated better
+for it; what is in its place is read and copied as what it is, wherever it stands. The names are of many countries, so
+that a model learns to copy what it has not seen. Faker has the names; Babel writes dates, numbers and amounts.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import string
+from collections.abc import Callable, Sequence
+from datetime import date, time, timedelta
+from typing import TypeVar
+
+from babel import Locale
+from babel.dates import format_date, format_time
+from babel.numbers import format_currency, format_decimal
+from faker import Faker
+
+from training.tasks import Example
+
+_T = TypeVar("_T")
+_PLACE = re.compile(r"\{([a-z_]+)(?:\.\d)?\}")
+_PEOPLE_OF = [
+    "de_DE",
+    "de_AT",
+    "en_US",
+    "en_GB",
+    "fr_FR",
+    "it_IT",
+    "es_ES",
+    "pt_PT",
+    "nl_NL",
+    "sv_SE",
+    "da_DK",
+    "fi_FI",
+]
+_PEOPLE_OF += ["pl_PL", "cs_CZ", "hr_HR", "hu_HU", "tr_TR"]
+_NO_CENTS = re.compile(r"[.,]00(?!\d)")
+_ABBREVIATIONS = (
+    "USA NATO EU BMW IBM NASA FBI CIA BBC CDU SPD FDP ADAC FIFA UEFA UNESCO UNICEF NBA GPS DVD CD PC TV PDF"
+)
+_ABBREVIATIONS += " HTML USB LED IT VW SAP DHL ICE FC AG HIV COVID SMS WLAN"
+_SYMBOLS = "♥♡❤★☆☺☹✓✔→←↑↓§€£¥©®™°±×÷≈≠≤≥∞√π•†‡♪♫♦♣♠☎✂✈☀☁☂☃"
+_PICTURES = [(0x1F300, 767), (0x1F600, 80), (0x1F680, 70), (0x1F910, 240)]
+_EMOJI = [chr(first + number) for first, count in _PICTURES for number in range(count)]
+_EMOJI += [*"☀☕⚡✅✨", *["❤️", "👍🏽", "👩‍💻", "🇩🇪", "☺️"] * 10]
+_FREQUENT = [
+    *"😀😂🤣😍😊🙏😭😘👍😅👏😁🔥💔💖💙😢🤔😆🙄💪😉👌🤗💜😔😎😇🌹🤦🎉💞✌✨🤷😱😌🌸🙌😋💗💚😏💛🙂💓🤩😄😀🖤😃💯🙈👇🎶😒🤭"
+]
+
+
+class Values:
+    """What may stand in the places of templates, for one pair of languages. The same generator draws the same."""
+
+    def __init__(self, languages: tuple[str, str], generator: random.Random) -> None:
+        self._languages = languages
+        self._locales = tuple(Locale.parse(language, sep="-") for language in languages)
+        self._generator = generator
+        seed = generator.getrandbits(32)
+        self._people = Faker(_PEOPLE_OF)
+        self._german = Faker("de_DE")
+        self._english = Faker("en_US")
+        for number, faker in enumerate((self._people, self._german, self._english)):
+            faker.seed_instance(seed + number)
+
+    def fill(self, template: Example) -> Example:
+        """A value in each place, in places of one name the same."""
+        drawn: dict[str, tuple[str, str]] = {}
+        for found in _PLACE.finditer(template.source + template.target):
+            if found.group() not in drawn:
+                drawn[found.group()] = self._draw(found[1])
+        source, target = (
+            _PLACE.sub(lambda found, side=side: drawn[found.group()][side], text)  # type: ignore[misc]
+            for side, text in enumerate((template.source, template.target))
+        )
+        return Example(_one_full_stop(source), _one_full_stop(target), template.annotation)
+
+    def _draw(self, kind: str) -> tuple[str, str]:
+        if kind in _WRITTEN:
+            return _WRITTEN[kind](self)
+        value = _COPIED[kind](self)
+        return value, value
+
+    def person(self) -> str:
+        """A first name, or a full one."""
+        first = self.first_name()
+        return first if self._generator.random() < 0.3 else f"{first} {self.last_name()}"
+
+    def first_name(self) -> str:
+        return str(self._people.first_name())
+
+    def last_name(self) -> str:
+        return str(self._people.last_name())
+
+    def _choice(self, values: Sequence[_T]) -> _T:
+        return self._generator.choice(values)
+
+    def _below(self, count: int) -> int:
+        return self._generator.randrange(count)
+
+    def _time(self) -> tuple[str, str]:
+        moment = time(self._below(24), self._choice([0, 15, 30, 45, self._below(60)]))
+        source, target = self._languages
+        return self._time_in(source, moment, written=False), self._time_in(target, moment, written=True)
+
+    def _time_in(self, language: str, moment: time, written: bool) -> str:
+        """To be written in one way, to be read in all that are usual."""
+        minutes = f":{moment.minute:02}" if moment.minute else ""
+        if language == "de":
+            forms = [f"{moment.hour}{minutes} Uhr", f"{moment.hour}{minutes.replace(':', '.')} Uhr"]
+        elif language == "en":
+            half, hour = "p.m." if moment.hour > 11 else "a.m.", moment.hour % 12 or 12
+            forms = [f"{hour}{minutes} {half}", f"{hour}{minutes} {half.upper().replace('.', '')}"]
+            forms += [f"{hour}{minutes} {half.replace('.', '')}", f"{hour}{minutes}{half.replace('.', '')}"]
+        else:
+            forms = [format_time(moment, "short", locale=Locale.parse(language, sep="-"))]
+        return forms[0] if written else self._choice(forms)
+
+    def _in_both(self, write: Callable[[Locale], str]) -> tuple[str, str]:
+        source, target = (" ".join(write(locale).split()) for locale in self._locales)  # without no-break spaces
+        return source, target
+
+    def _date(self) -> tuple[str, str]:
+        day = date(1800, 1, 1) + timedelta(days=self._below(90_000))
+        return self._in_both(lambda locale: format_date(day, "long", locale=locale))
+
+    def _day(self) -> tuple[str, str]:
+        day = date(2024, 1, 1) + timedelta(days=self._below(366))
+        return self._in_both(
+            lambda locale: format_date(day, "d. MMMM" if locale.language == "de" else "MMMM d", locale)
+        )
+
+    def _decimal(self) -> tuple[str, str]:
+        number = self._below(10 ** self._choice([2, 3, 4, 5, 7])) / self._choice([1, 10, 100])
+        return self._in_both(lambda locale: str(format_decimal(number, locale=locale)))
+
+    def _amount(self) -> tuple[str, str]:
+        number = 1 + self._below(10 ** self._choice([2, 3, 4, 6])) / self._choice([1, 100])
+        currency = self._choice(["EUR", "EUR", "USD", "GBP"])
+        amounts = self._in_both(lambda locale: format_currency(number, currency, locale=locale))
+        if number % 1 or self._generator.random() < 0.5:
+            return amounts
+        source, target = (_NO_CENTS.sub("", amount) for amount in amounts)
+        return source, target
+
+    def _street(self) -> str:
+        own = f"{self.last_name()}{self._choice(['straße', 'weg', 'platz', 'allee', 'gasse'])}"
+        return self._choice(
+            [
+                own,
+                own,
+                str(self._german.street_name()),
+                f"{self.last_name()} {self._choice(['Street', 'Road', 'Avenue'])}",
+            ]
+        )
+
+    def _town(self) -> str:
+        return str(self._choice([self._german, self._english]).city())
+
+    def _company(self) -> str:
+        return str(self._choice([self._german, self._english]).company())
+
+    def _clock(self) -> str:
+        return f"{self._below(24)}:{self._below(60):02}"
+
+    def _number(self) -> str:
+        return str(2 + self._below(10 ** self._choice([1, 2, 2, 3])))
+
+    def _year(self) -> str:
+        return str(1700 + self._below(340))
+
+    def _mail(self) -> str:
+        return str(self._choice([self._german, self._english]).email(safe=False))
+
+    def _tag(self) -> str:
+        return self._choice("#@") + self._word()
+
+    def _letter(self) -> str:
+        return self._choice(string.ascii_letters + "äöüßÄÖÜ")
+
+    def _symbol(self) -> str:
+        return self._choice(_SYMBOLS)
+
+    def _phone(self) -> str:
+        groups = [str(self._below(10**count)).zfill(count) for count in (3, self._choice([3, 5, 7]))]
+        return self._choice(
+            [f"0{groups[0]} {groups[1]}", f"+49 {groups[0]} {groups[1]}", str(self._german.phone_number())]
+        )
+
+    def _code(self) -> str:
+        letters = "".join(self._generator.choices(string.ascii_uppercase, k=self._choice([1, 2, 3])))
+        return f"{letters}{self._choice(['', '-', ' '])}{self._below(10 ** self._choice([1, 2, 3]))}"
+
+    def _abbreviation(self) -> str:
+        made = "".join(self._generator.choices(string.ascii_uppercase, k=self._choice([2, 3, 3, 4])))
+        return self._choice([made, *[self._choice(_ABBREVIATIONS.split())] * 2])
+
+    def _address(self) -> str:
+        web = self._choice([self._german, self._english])
+        kind = self._choice(["url", "uri", "domain_name", "file_name", "www"])
+        address = f"www.{web.domain_name()}" if kind == "www" else str(getattr(web, kind)())
+        query = f"?{self._choice(string.ascii_lowercase)}={self._below(100)}" if self._generator.random() < 0.2 else ""
+        return address + query
+
+    def _word(self) -> str:
+        web = self._choice([self._german, self._english])
+        letters = "".join(self._generator.choices(string.ascii_lowercase, k=3 + self._below(8)))
+        return self._choice([str(web.user_name()), str(web.word()), letters])
+
+    def _emoji(self) -> str:
+        """One to four, now and then the same."""
+        some = self._generator.choices(self._choice([_EMOJI, _FREQUENT]), k=self._choice([1, 1, 2, 3]))
+        return "".join(one * self._choice([1, 1, 1, 2]) for one in some)
+
+    def _sum(self) -> str:
+        left, right = self._below(100), self._below(100)
+        return self._choice(
+            [
+                f"{left} + {right} = {left + right}",
+                f"{left * right} : {left} = {right}",
+                f"{left} × {right} = {left * right}",
+            ]
+        )
+
+
+def _one_full_stop(text: str) -> str:
+    """An abbreviation at the end of a sentence has its full stop already."""
+    return text[:-1] if text.endswith("..") else text
+
+
+_WRITTEN: dict[str, Callable[[Values], tuple[str, str]]] = {  # as the source's language has it, and the target's
+    "time": Values._time,
+    "date": Values._date,
+    "day": Values._day,
+    "decimal": Values._decimal,
+    "amount": Values._amount,
+}
+_COPIED: dict[str, Callable[[Values], str]] = {  # the same on both sides
+    "first": Values.first_name,
+    "last": Values.last_name,
+    "street": Values._street,
+    "town": Values._town,
+    "company": Values._company,
+    "clock": Values._clock,
+    "number": Values._number,
+    "year": Values._year,
+    "phone": Values._phone,
+    "code": Values._code,
+    "abbreviation": Values._abbreviation,
+    "mail": Values._mail,
+    "address": Values._address,
+    "tag": Values._tag,
+    "word": Values._word,
+    "letter": Values._letter,
+    "symbol": Values._symbol,
+    "emoji": Values._emoji,
+    "sum": Values._sum,
+}
+
+
+def unknown_places(template: str) -> set[str]:
+    """The kinds of places in it that there are not."""
+    return set(_PLACE.findall(template)) - _WRITTEN.keys() - _COPIED.keys()
