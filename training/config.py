@@ -209,18 +209,22 @@ class TokenizerConfig(_Section):
 class TokenizersConfig(_Section):
     """One for each side; ``shared``: one for both, trained on the text of both, which then have the same settings.
 
-    ``sampling`` is of the training alone, and each side's own.
+    ``sampling`` is of the training alone, and each side's own. ``symbols_as_bytes``: emoji and other symbols are cut
+    into bytes, also where the vocabulary that was learned, or taken from where a run starts, has pieces of them.
     """
 
     source: TokenizerConfig
     target: TokenizerConfig
     shared: bool = False
+    symbols_as_bytes: bool = False
 
     @model_validator(mode="after")
     def _check_shared(self) -> TokenizersConfig:
         source, target = self.trained
         if self.shared and source != target:
             raise ValueError("a shared tokenizer needs the same settings on both sides, but for sampling")
+        if self.symbols_as_bytes and not {source.kind, target.kind} <= {"unigram", "bpe"}:
+            raise ValueError("symbols_as_bytes is of unigram and bpe: other vocabularies have no bytes, leave it false")
         return self
 
     @property

@@ -39,7 +39,7 @@ from training.start import StartBundle
 from training.tasks import TASKS, Example
 from training.text_files import SIDES as SIDES
 from training.text_files import Report, group_key, split_files, without
-from training.tokenizers import train_tokenizer
+from training.tokenizers import train_tokenizer, with_symbols_as_bytes
 
 _CORPUS_CONFIG: TypeAdapter[CorpusConfig] = TypeAdapter(CorpusConfig)
 Progress = Callable[[str], None]
@@ -123,6 +123,11 @@ class Corpus:
     def hashes(self) -> dict[str, str]:
         """File name to sha256."""
         return dict(self._done["sha256"])
+
+    @property
+    def start_hashes(self) -> dict[str, str]:
+        """The same of what the run started from, whose tokenizers may have been changed since."""
+        return self.hashes | dict(self._done.get("taken", {}))
 
     def tokenizer_path(self, side: str) -> Path:
         return self.directory / f"{side}.spm"
@@ -238,18 +243,24 @@ def _prepare(config: Config, directory: Path, inputs: dict[str, str], progress: 
     pieces = [language_piece(language) for language in sorted(languages)]
     if config.start_from is not None and isinstance(config.corpus, FileCorpus):
         _check_start(config.start_from, directory, bool(languages), progress)
+    taken = dict[str, str]()
     for side in SIDES:
+        path = directory / f"{side}.spm"
         if config.start_from is None:
             tokenizer = _train_tokenizer(config.tokenizers, directory, side, pieces)
         else:
             tokenizer = _take_tokenizer(config, config.start_from, directory, side, pieces)
+            taken[path.name] = _sha256(path)
+        if config.tokenizers.symbols_as_bytes:
+            write_atomically(path, with_symbols_as_bytes(path.read_bytes()))
+            tokenizer = Tokenizer.load(path)
         progress(f"{side} tokenizer: {config.tokenizers.source.kind}, {tokenizer.vocabulary_size} pieces")
         for part in ("training", "validation"):
             _write_arrays(tokenizer, directory, part, side, config.corpus)
             if side == "source" and config.task is not None and config.task.context_sentences:
                 _write_context(tokenizer, directory, part)
     hashes = {path.name: _sha256(path) for path in sorted(directory.iterdir())}
-    done = {"prepared_from": _prepared_from(config), "inputs": inputs, "sha256": hashes}
+    done = {"prepared_from": _prepared_from(config), "inputs": inputs, "sha256": hashes, "taken": taken}
     write_atomically(directory / "done.json", json.dumps(done, indent=1).encode())
 
 
@@ -316,7 +327,8 @@ def _take_tokenizer(config: Config, start: Path, directory: Path, side: str, pie
     """That of the run or bundle to start from, of the same settings and with the same target languages."""
     started = StartBundle.at(start) or Corpus(start / "data")
     there, here = started.tokenizers, config.tokenizers
-    if (there.trained, there.shared) != (here.trained, here.shared):
+    more_there = there.symbols_as_bytes and not here.symbols_as_bytes
+    if (there.trained, there.shared) != (here.trained, here.shared) or more_there:
         raise CorpusError(f"start_from: the tokenizers of {start} are of other settings: use its `tokenizers`")
     tokenizer = started.tokenizer(side)
     if missing := [piece for piece in pieces if not tokenizer.is_control(piece)]:

@@ -44,6 +44,26 @@ _ABBREVIATIONS = (
     "USA NATO EU BMW IBM NASA FBI CIA BBC CDU SPD FDP ADAC FIFA UEFA UNESCO UNICEF NBA GPS DVD CD PC TV PDF"
 )
 _ABBREVIATIONS += " HTML USB LED IT VW SAP DHL ICE FC AG HIV COVID SMS WLAN"
+#: Frequent ones, of which many are words too: a name stays as it is.
+_FAMILIES = (
+    "Müller Schmidt Schneider Fischer Weber Meyer Wagner Becker Schulz Hoffmann Schäfer Koch Bauer Richter Klein Wolf "
+)
+_FAMILIES += (
+    "Schröder Neumann Schwarz Zimmermann Braun Krüger Hartmann Lange Krause Lehmann Köhler Kaiser Fuchs Lang Möller "
+)
+_FAMILIES += (
+    "Weiß Jung Hahn Vogel Keller Berger Winkler Roth Beck Baumann Böhm Winter Sommer Schumacher Krämer Stein Jäger "
+)
+_FAMILIES += (
+    "Groß Haas Schreiber Graf Ziegler Kuhn Engel Horn Busch Bergmann Sauer Pfeiffer Huber Bäcker König Ritter Maler "
+)
+_FAMILIES += (
+    "Smith Johnson Williams Brown Jones Miller Davis Wilson Anderson Taylor Thomas Moore Jackson White Harris Clark "
+)
+_FAMILIES += (
+    "Lewis Young Walker King Wright Green Baker Hill Carter Cooper Cook Bell Ward Fisher Stone Black Hunter Mason "
+)
+_FAMILIES += "Potter Parker Bush Woods Rivers Little Long Price Rice Fox Wolfe Knight Bishop Page"
 _SYMBOLS = "♥♡❤★☆☺☹✓✔→←↑↓§€£¥©®™°±×÷≈≠≤≥∞√π•†‡♪♫♦♣♠☎✂✈☀☁☂☃"
 _PICTURES = [(0x1F300, 767), (0x1F600, 80), (0x1F680, 70), (0x1F910, 240)]
 _EMOJI = [chr(first + number) for first, count in _PICTURES for number in range(count)]
@@ -94,7 +114,7 @@ class Values:
         return str(self._people.first_name())
 
     def last_name(self) -> str:
-        return str(self._people.last_name())
+        return self._choice([self._choice(_FAMILIES.split()), *[str(self._people.last_name())] * 2])
 
     def _choice(self, values: Sequence[_T]) -> _T:
         return self._generator.choice(values)
@@ -174,7 +194,9 @@ class Values:
         return str(1700 + self._below(340))
 
     def _mail(self) -> str:
-        return str(self._choice([self._german, self._english]).email(safe=False))
+        web = self._choice([self._german, self._english])
+        made = f"{web.word()}@{web.word()}.{self._choice(['de', 'com', 'org'])}".lower()
+        return self._choice([made, str(web.email(safe=False))])
 
     def _tag(self) -> str:
         return self._choice("#@") + self._word()

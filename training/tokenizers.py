@@ -5,16 +5,20 @@ from __future__ import annotations
 import io
 import itertools
 import random
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import sentencepiece
+from sentencepiece.sentencepiece_model_pb2 import ModelProto  # type: ignore[attr-defined]  # made when it is imported
 
 from service.bundle.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizer
 from training.config import TokenizerConfig
 from training.errors import CorpusError
 from training.files import write_atomically
+
+_SPACE = "▁"
 
 
 def train_tokenizer(
@@ -50,6 +54,25 @@ def train_tokenizer(
         raise CorpusError(f"SentencePiece cannot train {config.kind} pieces on {corpus}: {reason}") from error
     write_atomically(output, model.getvalue())
     return Tokenizer.load(output)
+
+
+def with_symbols_as_bytes(model: bytes) -> bytes:
+    """A SentencePiece model that cuts emoji and other symbols into bytes; the numbers of its pieces stay as they were.
+
+    A vocabulary has a piece of each that its text had often enough, hundreds of them, each too rare to be told from
+    the others. Their bytes are common, and copied one by one.
+    """
+    proto = ModelProto()
+    proto.ParseFromString(model)
+    for piece in proto.pieces:
+        if piece.type == piece.NORMAL and any(map(_is_symbol, piece.piece)):
+            piece.type = piece.UNUSED
+    return bytes(proto.SerializeToString())
+
+
+def _is_symbol(character: str) -> bool:
+    """An emoji, an arrow, a heart; not a degree sign, as old as Latin-1, nor SentencePiece's sign for a space."""
+    return character >= "\u2190" and character != _SPACE and unicodedata.category(character) in ("So", "Sk", "Sm")
 
 
 def _whole(kind: str) -> dict[str, Any]:

@@ -114,7 +114,7 @@ def test_every_shipped_config_is_there() -> None:
         "multi30k-en-fr",
         "tatoeba-many",
     }
-    names |= {f"tatoeba-{pair}-v{version}" for pair in ("de-en", "en-de") for version in (2, 3, 4)}
+    names |= {f"tatoeba-{pair}-v{version}" for pair in ("de-en", "en-de") for version in (2, 3, "4-begin", 4)}
     names |= {f"tatoeba-{pair}" for pair in ("fr-en", "en-fr", "es-en", "en-es")}
     assert {path.stem for path in SHIPPED} == names
 
@@ -123,7 +123,7 @@ def test_every_shipped_config_is_there() -> None:
 def test_a_shipped_config_loads_and_says_what_its_file_says(path: Path) -> None:
     config = load_config(path)
     written = yaml.safe_load(path.read_text(encoding="utf-8"))
-    assert path.stem in (config.name, f"{config.name}-v{config.version}")
+    assert path.stem.removesuffix("-begin") in (config.name, f"{config.name}-v{config.version}")
     assert isinstance(config.corpus, FileCorpus) or config.corpus.task in path.stem
     assert config.run_directory == Path(written["run_directory"])
     loaded = config.model_dump(mode="json")
@@ -648,6 +648,13 @@ def test_a_shared_tokenizer_has_one_setting(tmp_path: Path) -> None:
     tokenizers = {"source": {"kind": "word"}, "target": {"kind": "char"}, "shared": True}
     told = "a shared tokenizer needs the same settings on both sides, but for sampling"
     assert told in refusal(changed(tmp_path, "tokenizers", tokenizers))
+
+
+def test_only_learned_vocabularies_have_bytes(tmp_path: Path) -> None:
+    sides = {"source": {"kind": "unigram", "vocabulary_size": 90}, "target": {"kind": "word"}}
+    told = "symbols_as_bytes is of unigram and bpe: other vocabularies have no bytes, leave it false"
+    assert told in refusal(changed(tmp_path, "tokenizers", sides | {"symbols_as_bytes": True}))
+    assert not load_config(changed(tmp_path, "tokenizers", sides)).tokenizers.symbols_as_bytes
 
 
 @pytest.mark.parametrize("measure", ["bleu", "chrf"])

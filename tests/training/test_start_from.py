@@ -177,6 +177,40 @@ def test_a_run_that_is_not_there_is_told(tmp_path: Path) -> None:
         prepare(config, ignore_progress)
 
 
+def of_pieces(folder: Path, name: str, start_from: Path | None = None, symbols_as_bytes: bool = False) -> Config:
+    """Hearts are common enough for a piece of their own."""
+    path = folder / "pairs.tsv"
+    path.write_text("".join(f"{i} ♥ {i + 1}\t{i + 1} ♥ {i}\n" for i in range(90)), encoding="utf-8")
+    corpus = {"kind": "files", "training": [{"tsv": str(path)}], "held_out": {"validation": 5, "test": 10}}
+    side = {"kind": "unigram", "vocabulary_size": 280}
+    values = tiny_values(folder / name, training={"updates": 2}) | {"corpus": corpus}
+    values |= {"tokenizers": {"source": side, "target": side, "symbols_as_bytes": symbols_as_bytes}}
+    return Config.model_validate(values | ({} if start_from is None else {"start_from": str(start_from)}))
+
+
+def test_symbols_become_bytes_and_the_weights_stay(tmp_path: Path) -> None:
+    """From a run and from its bundle; a run whose symbols are bytes is a start for such alone."""
+    first = of_pieces(tmp_path, "first")
+    corpus = prepare(first, ignore_progress)
+    assert trainer(first, corpus).train()
+    heart = corpus.tokenizer("source").piece_id("♥")
+    assert heart is not None
+    assert heart in corpus.arrays("training").source.ids
+    best = torch.load(first.run_directory / "best.pt", weights_only=True)["model"]
+    bundle = export_bundle(first, corpus, tmp_path / "exported", ignore_progress)
+    for name, start in (("of-run", first.run_directory), ("of-bundle", bundle)):
+        config = of_pieces(tmp_path, name, start, symbols_as_bytes=True)
+        second = prepare(config, ignore_progress)
+        assert second.tokenizer("source").piece_id("♥") == heart
+        assert heart not in second.arrays("training").source.ids
+        begun = trainer(config, second)
+        assert all(torch.equal(tensor, best[key]) for key, tensor in begun.model.state_dict().items())
+        assert begun.train()
+        third = of_pieces(tmp_path, f"{name}-third", config.run_directory)
+        with pytest.raises(CorpusError, match=r"start_from: the tokenizers of .* are of other settings"):
+            prepare(third, ignore_progress)
+
+
 # --- a bundle --------------------------------------------------------------------------------------------------------
 
 

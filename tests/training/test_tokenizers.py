@@ -18,7 +18,7 @@ from tests.training.conftest import ignore_progress, tiny_values
 from training.config import Config, TokenizerConfig
 from training.corpus import Corpus, prepare
 from training.errors import CorpusError
-from training.tokenizers import train_tokenizer
+from training.tokenizers import train_tokenizer, with_symbols_as_bytes
 
 SPECIAL_PIECES = 4  # <pad>, <s>, </s>, <unk>
 _numbers = itertools.count()
@@ -313,6 +313,22 @@ def test_fewer_pieces_than_there_are_bytes_are_told(tmp_path: Path, text: Path, 
 
 
 # --- of a corpus -----------------------------------------------------------------------------------------------------
+
+
+@LEARNED
+def test_symbols_are_cut_into_bytes_and_nothing_else_changes(tmp_path: Path, kind: Learned) -> None:
+    sources = [f"{text} {symbol}" for text, symbol in zip(made_up(300, 1), "♥°▁😀" * 75, strict=True)]
+    path = learn(tmp_path, kind, write_pairs(tmp_path / "text.tsv", sources, sources), vocabulary_size=SIZE + 10)
+    before, after = Tokenizer.load(path), Tokenizer(with_symbols_as_bytes(path.read_bytes()))
+    values = after.byte_values()
+    for symbol in "♥😀":
+        assert not any(token in values for token in before.encode_ids(symbol))
+        assert bytes(values[token] for token in after.encode_ids(symbol) if token in values).decode() == symbol
+    for text in (*made_up(50, 1), "20 °C", "a  b"):
+        assert after.encode_ids(text) == before.encode_ids(text)
+    for text in sources[:8]:
+        assert after.decode(after.encode_ids(text)).text == before.decode(before.encode_ids(text)).text
+    assert with_symbols_as_bytes(with_symbols_as_bytes(path.read_bytes())) == with_symbols_as_bytes(path.read_bytes())
 
 
 def learned_config(folder: Path, text: Path, kind: str, shared: bool) -> Config:
