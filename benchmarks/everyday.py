@@ -1,5 +1,5 @@
-"""Everyday sentences, and hard ones (scripts, emoji, capitals, numbers, dates, names, quotation marks),
-of docs/everyday, as the shipped models translate them: Markdown for docs/results.md.
+"""Everyday sentences, hard ones (scripts, emoji, capitals, numbers, dates, names, quotation marks) that the training
+text was mended by, and fresh ones that it was not, of docs/everyday, as the shipped models translate them: Markdown for docs/results.md.
 
     python -m benchmarks.everyday [MODELS]
 
@@ -35,8 +35,9 @@ def main() -> None:
             marked = f"{len(known)} of {len(texts)} are in the training text (marked *)."
         print(f"\n#### {bundle.label}\n\n{marked}\n")
         _print_table(bundle, texts, known or set())
-        print(f"\n#### {bundle.label}, hard ones\n")
-        _print_table(bundle, (FOLDER / f"hard.{source}.txt").read_text(encoding="utf-8").splitlines(), set())
+        for kind in ("hard", "fresh"):
+            print(f"\n#### {bundle.label}, {kind} ones\n")
+            _print_table(bundle, (FOLDER / f"{kind}.{source}.txt").read_text(encoding="utf-8").splitlines(), set())
 
 
 def _print_table(bundle: Bundle, texts: list[str], marked: set[str]) -> None:

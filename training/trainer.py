@@ -397,7 +397,7 @@ def load_weights(config: Config, corpus: Corpus) -> tuple[TranslationModel, list
     directory, model_config = config.run_directory, config.model.model_dump()
     paths = [directory / "best.pt"]
     if config.export.weights != "best":
-        state = checkpoint.load(Checkpoint, directory / "last.pt", model_config, corpus.start_hashes)
+        state = checkpoint.load(Checkpoint, directory / "last.pt", model_config, corpus.hashes)
         selection = Selection.from_dict(state.selection)
         of_best = config.export.weights == "average_best"
         updates = [update for _, update in selection.best] if of_best else selection.last
@@ -409,7 +409,7 @@ def load_weights(config: Config, corpus: Corpus) -> tuple[TranslationModel, list
                 f"export.weights is {config.export.weights}, and {directory} has kept {which}: "
                 f"train with training.{'keep_best' if of_best else 'keep_last'} of 2 or more"
             )
-    states = [checkpoint.load(Weights, path, model_config, corpus.start_hashes) for path in paths]
+    states = [checkpoint.load(Weights, path, model_config, corpus.hashes) for path in paths]
     model = build_model(config, corpus)
     model.load_state_dict(average(state.model for state in states))
     return model.eval(), [state.update for state in states]

@@ -63,9 +63,10 @@ def _following(written: list[int]) -> range:
         return range(0)
     lead = written[0]
     length = 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
-    if len(written) >= length:
-        return range(0)
-    return _SECOND.get(lead, _CONTINUING) if len(written) == 1 else _CONTINUING
+    second = _SECOND.get(lead, _CONTINUING)
+    if len(written) == 1:
+        return second
+    return range(0) if len(written) >= length or written[1] not in second else _CONTINUING
 
 
 #: Of a vocabulary whose tokens are whole characters, or more.

@@ -34,7 +34,7 @@ class Decoding:
     are all of it: forced decoding. ``min_tokens`` counts `</s>`. ``repetition_penalty`` divides the positive logits of
     tokens that were written and multiplies the negative ones (Keskar et al. 2019, https://arxiv.org/abs/1909.05858,
     section 4.1); ``no_repeat_ngram``: no run of so many tokens is written twice, 0 for no such rule;
-    ``suppressed_ids`` are never written.
+    ``suppressed_ids`` are never written, but for bytes that a character which was begun must have.
     """
 
     beam_size: int = 1

@@ -89,8 +89,7 @@ def test_an_unknown_character_is_unknown_at_its_own_place(letters: Bundle) -> No
 
 
 def test_the_bytes_of_a_vocabulary_are_those_that_write_what_it_does_not_have(letters: Bundle) -> None:
-    (path,) = (EXPORTED / "tatoeba-de-en").glob("*/target.spm")
-    shipped = Tokenizer.load(path)
+    shipped = Tokenizer.load(max((EXPORTED / "tatoeba-de-en").glob("*/target.spm")))
     values = shipped.byte_values()
     assert sorted(values.values()) == list(range(256))
     written = [values[token] for token in shipped.encode_ids("😀") if token in values]

@@ -187,7 +187,8 @@ def test_what_is_read_stands_in_the_text_as_it_was_sent(translators: dict[str, B
 
 
 @pytest.mark.parametrize(
-    "text", ["12345", "😀", "...", "x = y + 2", "Привет, как дела?", "こんにちは", "안녕하세요", "שלום"]
+    "text",
+    ["12345", "😀", "😀😀🎉", "I ♥ NY", "...", "x = y + 2", "Привет, как дела?", "こんにちは", "안녕하세요", "שלום"],
 )
 def test_what_no_language_translates_is_kept(translators: dict[str, Bundle], text: str) -> None:
     assert [translate_texts(bundle, [text]) for bundle in translators.values()] == [[text], [text]]
@@ -211,6 +212,20 @@ def test_names_and_quotation_marks_are_kept(translators: dict[str, Bundle]) -> N
     german = ["Meine Schwester wohnt in Hamburg.", "„Komm her“, sagte er.", "Emmanuel Macron wohnt in Paris."]
     english = ["My sister lives in Hamburg.", '"Come here," he said.', "Emmanuel Macron lives in Paris."]
     assert translate_texts(translators["tatoeba-de-en"], german) == english
+
+
+def test_titles_times_and_letters(translators: dict[str, Bundle]) -> None:
+    german = ["Herr Müller arbeitet in der Goethestraße 12.", "Mit freundlichen Grüßen"]
+    assert translate_texts(translators["tatoeba-de-en"], german) == [
+        "Mr. Müller works at 12 Goethestraße.",
+        "Kind regards",
+    ]
+    english = ["Mr. Smith lives in London.", "Dear Sir or Madam,", "The train leaves at 5:45 p.m."]
+    assert translate_texts(translators["tatoeba-en-de"], english) == [
+        "Herr Smith wohnt in London.",
+        "Sehr geehrte Damen und Herren,",
+        "Der Zug fährt um 17:45 Uhr ab.",
+    ]
 
 
 def test_every_sentence_of_a_long_paragraph_is_translated(translators: dict[str, Bundle]) -> None:

@@ -73,6 +73,8 @@ def test_what_was_broken_already_binds_nothing() -> None:
     assert BYTES.next([]) is None
     assert BYTES.next(reversed(broken[-1:] * 9)) is None
     assert BYTES.next([FIRST + 0xC0]) is None
+    for lead, second in ((0xE0, 0x80), (0xED, 0xA0), (0xF4, 0x90), (0xF0, 0x80)):
+        assert BYTES.next([FIRST + second, FIRST + lead]) is None
 
 
 def test_a_vocabulary_that_lacks_the_bytes_to_go_on_is_not_held_to_them() -> None:

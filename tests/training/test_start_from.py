@@ -206,6 +206,10 @@ def test_symbols_become_bytes_and_the_weights_stay(tmp_path: Path) -> None:
         begun = trainer(config, second)
         assert all(torch.equal(tensor, best[key]) for key, tensor in begun.model.state_dict().items())
         assert begun.train()
+        export_bundle(config, second, tmp_path / f"exported-{name}", ignore_progress)
+        assert trainer(config, second).train()  # continues itself
+        on = of_pieces(tmp_path, f"{name}-on", config.run_directory, symbols_as_bytes=True)
+        trainer(on, prepare(on, ignore_progress))
         third = of_pieces(tmp_path, f"{name}-third", config.run_directory)
         with pytest.raises(CorpusError, match=r"start_from: the tokenizers of .* are of other settings"):
             prepare(third, ignore_progress)
