@@ -1,5 +1,6 @@
 """Everyday sentences, hard ones (scripts, emoji, capitals, numbers, dates, names, quotation marks) that the training
-text was mended by, and fresh ones that it was not, of docs/everyday, as the shipped models translate them: Markdown for docs/results.md.
+text was mended by, and fresh ones that it was not, of docs/everyday, as the shipped models translate them: Markdown for
+docs/results.md.
 
     python -m benchmarks.everyday [MODELS]
 
