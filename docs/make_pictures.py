@@ -163,7 +163,9 @@ def main() -> None:
     everyday = ("Ich muss morgen früh aufstehen.", "Hast du Lust, mit mir spazieren zu gehen?")
     draw_words("tatoeba-de-en", (*everyday, "Die Kinder spielen im Garten."), PICTURES / "everyday-de-en.svg")
     draw_words(
-        "tatoeba-de-en", ("Alles Gute zum Geburtstag!", "Mit freundlichen Grüßen"), PICTURES / "failures-de-en.svg"
+        "tatoeba-de-en",
+        ("Volkswagen baut das neue Werk in Wolfsburg.", "Der Hund hat die ganze Nacht gebellt."),
+        PICTURES / "failures-de-en.svg",
     )
     draw("reverse", 1, "17 3 42 8 25 50 1 33 9 21", PICTURES / "reverse.svg")
 
