@@ -23,6 +23,7 @@ from faker import Faker
 from training.tasks import Example
 
 _T = TypeVar("_T")
+_BRACES = re.compile(r"\{[^}]*\}?|\}")
 _PLACE = re.compile(r"\{([a-z_]+)(?:\.\d)?\}")
 _PEOPLE_OF = [
     "de_DE",
@@ -44,6 +45,11 @@ _ABBREVIATIONS = (
     "USA NATO EU BMW IBM NASA FBI CIA BBC CDU SPD FDP ADAC FIFA UEFA UNESCO UNICEF NBA GPS DVD CD PC TV PDF"
 )
 _ABBREVIATIONS += " HTML USB LED IT VW SAP DHL ICE FC AG HIV COVID SMS WLAN"
+_TRANSLATED_TOWNS = {"München", "Köln", "Nürnberg", "Hannover", "Braunschweig", "Wien", "Hansestadttralsund"}  # or none
+_HOURS = {  # from the first to the twelfth
+    "de": ["eins", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun", "zehn", "elf", "zwölf"],
+    "en": ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"],
+}
 #: Frequent ones, of which many are words too: a name stays as it is.
 _FAMILIES = (
     "Müller Schmidt Schneider Fischer Weber Meyer Wagner Becker Schulz Hoffmann Schäfer Koch Bauer Richter Klein Wolf "
@@ -64,7 +70,7 @@ _FAMILIES += (
     "Lewis Young Walker King Wright Green Baker Hill Carter Cooper Cook Bell Ward Fisher Stone Black Hunter Mason "
 )
 _FAMILIES += "Potter Parker Bush Woods Rivers Little Long Price Rice Fox Wolfe Knight Bishop Page"
-_SYMBOLS = "♥♡❤★☆☺☹✓✔→←↑↓§€£¥©®™°±×÷≈≠≤≥∞√π•†‡♪♫♦♣♠☎✂✈☀☁☂☃"
+_SYMBOLS = "♥♡❤★☆☺☹✓✔→←↑↓§€£¥©®°±×÷≈≠≤≥∞√π•†‡♪♫♦♣♠☎✂✈☀☁☂☃"
 _PICTURES = [(0x1F300, 767), (0x1F600, 80), (0x1F680, 70), (0x1F910, 240)]
 _EMOJI = [chr(first + number) for first, count in _PICTURES for number in range(count)]
 _EMOJI += [*"☀☕⚡✅✨", *["❤️", "👍🏽", "👩‍💻", "🇩🇪", "☺️"] * 10]
@@ -84,13 +90,14 @@ class Values:
         self._people = Faker(_PEOPLE_OF)
         self._german = Faker("de_DE")
         self._english = Faker("en_US")
-        for number, faker in enumerate((self._people, self._german, self._english)):
+        self._others = [Faker(other) for other in ("fr_FR", "it_IT", "es_ES", "pl_PL", "la")]
+        for number, faker in enumerate((self._people, self._german, self._english, *self._others)):
             faker.seed_instance(seed + number)
 
     def fill(self, template: Example) -> Example:
         """A value in each place, in places of one name the same."""
         drawn: dict[str, tuple[str, str]] = {}
-        for found in _PLACE.finditer(template.source + template.target):
+        for found in _PLACE.finditer(f"{template.source}\t{template.target}"):
             if found.group() not in drawn:
                 drawn[found.group()] = self._draw(found[1])
         source, target = (
@@ -109,6 +116,12 @@ class Values:
         """A first name, or a full one."""
         first = self.first_name()
         return first if self._generator.random() < 0.3 else f"{first} {self.last_name()}"
+
+    def _man(self) -> str:
+        return str(self._people.first_name_male())
+
+    def _woman(self) -> str:
+        return str(self._people.first_name_female())
 
     def first_name(self) -> str:
         return str(self._people.first_name())
@@ -167,19 +180,44 @@ class Values:
         source, target = (_NO_CENTS.sub("", amount) for amount in amounts)
         return source, target
 
+    def _count(self) -> tuple[str, str]:
+        number = 2 + self._below(10 ** self._choice([2, 3, 4, 5, 7]))
+        return self._in_both(lambda locale: str(format_decimal(number, locale=locale)))
+
+    def _spoken(self) -> tuple[str, str]:
+        """A time of day in words."""
+        hour, kind = self._below(12), self._choice(["half", "quarter", "to", "whole"])
+        texts = [self._spoken_in(language, hour, kind) for language in self._languages]
+        return texts[0], texts[1]
+
+    def _spoken_in(self, language: str, hour: int, kind: str) -> str:
+        if language not in _HOURS:
+            raise ValueError(f"a time in words is of {' and '.join(_HOURS)}, not of {language}: take {{time}}")
+        this, following = _HOURS[language][hour - 1], _HOURS[language][hour]
+        if language == "de":
+            forms = {"half": "halb {1}", "quarter": "Viertel nach {0}", "to": "Viertel vor {1}", "whole": "{0} Uhr"}
+            whole = "ein" if this == "eins" and kind == "whole" else this
+        else:
+            forms = {
+                "half": "half past {0}",
+                "quarter": "a quarter past {0}",
+                "to": "a quarter to {1}",
+                "whole": "{0} o'clock",
+            }
+            whole = this
+        return forms[kind].format(whole, following)
+
     def _street(self) -> str:
-        own = f"{self.last_name()}{self._choice(['straße', 'weg', 'platz', 'allee', 'gasse'])}"
-        return self._choice(
-            [
-                own,
-                own,
-                str(self._german.street_name()),
-                f"{self.last_name()} {self._choice(['Street', 'Road', 'Avenue'])}",
-            ]
-        )
+        """Of one gender in German, which "in der" and "zur" before it tell."""
+        english = f"{self.last_name()} {self._choice(['Street', 'Road', 'Avenue'])}"
+        german = f"{self.last_name()}{self._choice(['straße', 'straße', 'allee', 'gasse'])}"
+        return self._choice([german, german, english])
 
     def _town(self) -> str:
-        return str(self._choice([self._german, self._english]).city())
+        """One that has no other name in the other language."""
+        while (town := str(self._choice([self._german, self._english]).city())) in _TRANSLATED_TOWNS:
+            pass
+        return town
 
     def _company(self) -> str:
         return str(self._choice([self._german, self._english]).company())
@@ -233,13 +271,30 @@ class Values:
         letters = "".join(self._generator.choices(string.ascii_lowercase, k=3 + self._below(8)))
         return self._choice([str(web.user_name()), str(web.word()), letters])
 
+    def _file(self) -> str:
+        web = self._choice([self._german, self._english])
+        parts = [str(web.word()), self._choice(["", str(2000 + self._below(30)), str(web.word())])]
+        kind = self._choice(["pdf", "txt", "docx", "jpg", "zip", "xlsx", "py"])
+        return f"{self._choice('_-').join(filter(None, parts))}.{kind}".lower()
+
+    def _row(self) -> str:
+        """The same a few times, as hearts are sent and stars are given."""
+        count = 2 + self._below(5)
+        one: str = self._choice(_FREQUENT)
+        return self._choice([one * count, "★" * count + "☆" * (5 - count)])
+
+    def _foreign(self) -> str:
+        """Words of a third language."""
+        words = self._choice(self._others)
+        return " ".join(str(words.word()) for _ in range(self._choice([1, 1, 2, 3])))
+
     def _emoji(self) -> str:
         """One to four, now and then the same."""
         some = self._generator.choices(self._choice([_EMOJI, _FREQUENT]), k=self._choice([1, 1, 2, 3]))
         return "".join(one * self._choice([1, 1, 1, 2]) for one in some)
 
     def _sum(self) -> str:
-        left, right = self._below(100), self._below(100)
+        left, right = 1 + self._below(99), 1 + self._below(99)
         return self._choice(
             [
                 f"{left} + {right} = {left + right}",
@@ -260,9 +315,13 @@ _WRITTEN: dict[str, Callable[[Values], tuple[str, str]]] = {  # as the source's 
     "day": Values._day,
     "decimal": Values._decimal,
     "amount": Values._amount,
+    "count": Values._count,
+    "spoken": Values._spoken,
 }
 _COPIED: dict[str, Callable[[Values], str]] = {  # the same on both sides
     "first": Values.first_name,
+    "man": Values._man,
+    "woman": Values._woman,
     "last": Values.last_name,
     "street": Values._street,
     "town": Values._town,
@@ -280,10 +339,18 @@ _COPIED: dict[str, Callable[[Values], str]] = {  # the same on both sides
     "letter": Values._letter,
     "symbol": Values._symbol,
     "emoji": Values._emoji,
+    "row": Values._row,
+    "file": Values._file,
+    "foreign": Values._foreign,
     "sum": Values._sum,
 }
 
 
-def unknown_places(template: str) -> set[str]:
-    """The kinds of places in it that there are not."""
-    return set(_PLACE.findall(template)) - _WRITTEN.keys() - _COPIED.keys()
+def wrong_places(template: Example) -> set[str]:
+    """The places that there are not, and those that one side alone has: they would teach to drop and to invent."""
+    places = [set(_BRACES.findall(text)) for text in (template.source, template.target)]
+    kinds = _WRITTEN.keys() | _COPIED.keys()
+    unknown = {
+        place for place in places[0] | places[1] if (found := _PLACE.fullmatch(place)) is None or found[1] not in kinds
+    }
+    return unknown | (places[0] ^ places[1])

@@ -27,7 +27,7 @@ from training.augmentation import augmented, is_frame
 from training.config import FileCorpus, FilterConfig, PairFiles, TsvFile
 from training.errors import CorpusError
 from training.tasks import Example
-from training.templates import unknown_places
+from training.templates import wrong_places
 
 _SHOWN_LINES = 20
 _PARTS = ("validation", "test")
@@ -79,7 +79,8 @@ def split_files(
 
     def of_file(entry: TsvFile | PairFiles) -> Iterator[Example]:
         """What is made of a file's pairs is made of its own: another's may be in other languages."""
-        clean = _clean(_read([entry], report), corpus.filters, report, corpus.lower_case, duplicates)
+        known = duplicates if entry.repeat == 1 else set()  # what is to be read often may be in another file too
+        clean = _clean(_read([entry], report), corpus.filters, report, corpus.lower_case, known)
         own: Iterable[Example] = without(clean, seen, report, "held out, or like one that is")
         if entry.repeat > 1:  # few enough to be held
             own = list(own) * entry.repeat
@@ -105,10 +106,10 @@ def _read_templates(corpus: FileCorpus) -> list[Example]:
     file = corpus.augment.templates
     templates = _read_whole(file, "templates", corpus.lower_case)
     for template in templates:
-        if unknown := unknown_places(template.source + template.target):
+        if wrong := wrong_places(template):
             raise CorpusError(
-                f"{file and file.tsv}: {template.source!r}, {template.target!r}: no place is called "
-                f"{', '.join(sorted(unknown))}"
+                f"{file and file.tsv}: {template.source!r}, {template.target!r}: {', '.join(sorted(wrong))}: each "
+                "place has one of the names in training/templates.py, and stands on both sides"
             )
     return templates
 

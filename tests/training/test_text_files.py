@@ -161,6 +161,13 @@ def test_a_file_may_be_repeated_and_kept_from_being_held_out(tmp_path: Path) -> 
     assert alone["test"][0] not in counts
 
 
+def test_a_repeated_file_is_read_as_often_whatever_others_have(tmp_path: Path) -> None:
+    plain = tsv(tmp_path / "plain.tsv", [("hallo", "hello"), ("ja", "yes"), ("ja", "yes")])
+    own = tsv(tmp_path / "own.tsv", [("hallo", "hello"), ("moin", "hello"), ("moin", "hello")]) | {"repeat": 3}
+    counts = Counter(training_of(tmp_path, plain, own))
+    assert counts == {("hallo", "hello"): 4, ("ja", "yes"): 1, ("moin", "hello"): 3}
+
+
 def test_pairs_of_two_files_are_not_joined(tmp_path: Path) -> None:
     """They may be of two source languages."""
     files = [tsv(tmp_path / f"{name}.tsv", [(f"{name} {i}.", f"it {i}.") for i in range(50)]) for name in ("de", "es")]
@@ -497,7 +504,10 @@ def test_frames_without_a_place_for_the_sentence_are_refused(tmp_path: Path, fra
 
 @pytest.mark.parametrize(
     ("templates", "told"),
-    [([("{first} ist {place}", "{first} is {place}")], "no place is called place"), ([], "has no templates")],
+    [
+        ([("{first} ist {place}", "{first} is {place}")], r"\{place\}: each place has one of the names"),
+        ([], "has no templates"),
+    ],
 )
 def test_templates_with_places_that_there_are_not_are_refused(tmp_path: Path, templates: list[Pair], told: str) -> None:
     augment = {"templated": 1.0, "templates": tsv(tmp_path / "templates.tsv", templates)}
