@@ -21,7 +21,7 @@ from babel.numbers import format_currency, format_decimal
 
 from training.config import AugmentConfig
 from training.tasks import Example
-from training.templates import Values
+from training.templates import PICTURES, Values
 
 _REMEMBERED = 10_000  # pairs to join with: a sample of all that came before
 _MOST_JOINED = 4
@@ -41,8 +41,7 @@ _QUOTES = [(marks, _PLAIN) for marks in _STYLES] + [(marks, marks) for marks in 
 _MARKS = '"„“”»«'
 _PLACE = re.compile(r"\{[.,]?\}")
 _FULL_STOPS = ".!?…"
-_PICTURES = [(0x2600, 255), (0x1F300, 767), (0x1F600, 80), (0x1F680, 70), (0x1F910, 240)]
-_EMOJI = [chr(first + number) for first, count in _PICTURES for number in range(count)]
+_EMOJI = [chr(first + number) for first, count in [(0x2600, 255), *PICTURES] for number in range(count)]
 _EMOJI += [*"☀☕♥⚡✅✨", *["❤️", "👍🏽", "👩‍💻", "🇩🇪"] * 20]
 
 

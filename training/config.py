@@ -462,7 +462,7 @@ class Config(_Section):
         return self
 
     @model_validator(mode="after")
-    def _check_formatted(self) -> Config:
+    def _check_augment(self) -> Config:
         if not isinstance(self.corpus, FileCorpus):
             return self
         augment = self.corpus.augment

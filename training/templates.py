@@ -16,7 +16,7 @@ from datetime import date, time, timedelta
 from typing import TypeVar
 
 from babel import Locale
-from babel.dates import format_date, format_time
+from babel.dates import format_date, format_skeleton, format_time
 from babel.numbers import format_currency, format_decimal
 from faker import Faker
 
@@ -25,54 +25,33 @@ from training.tasks import Example
 _T = TypeVar("_T")
 _BRACES = re.compile(r"\{[^}]*\}?|\}")
 _PLACE = re.compile(r"\{([a-z_]+)(?:\.\d)?\}")
-_PEOPLE_OF = [
-    "de_DE",
-    "de_AT",
-    "en_US",
-    "en_GB",
-    "fr_FR",
-    "it_IT",
-    "es_ES",
-    "pt_PT",
-    "nl_NL",
-    "sv_SE",
-    "da_DK",
-    "fi_FI",
-]
-_PEOPLE_OF += ["pl_PL", "cs_CZ", "hr_HR", "hu_HU", "tr_TR"]
+_PEOPLE_OF = """
+    de_DE de_AT en_US en_GB fr_FR it_IT es_ES pt_PT nl_NL sv_SE da_DK fi_FI pl_PL cs_CZ hr_HR hu_HU tr_TR
+"""
 _NO_CENTS = re.compile(r"[.,]00(?!\d)")
-_ABBREVIATIONS = (
-    "USA NATO EU BMW IBM NASA FBI CIA BBC CDU SPD FDP ADAC FIFA UEFA UNESCO UNICEF NBA GPS DVD CD PC TV PDF"
-)
-_ABBREVIATIONS += " HTML USB LED IT VW SAP DHL ICE FC AG HIV COVID SMS WLAN"
+_ABBREVIATIONS = """
+    USA NATO EU BMW IBM NASA FBI CIA BBC CDU SPD FDP ADAC FIFA UEFA UNESCO UNICEF NBA GPS DVD CD PC TV PDF HTML USB LED
+    IT VW SAP DHL ICE FC AG HIV COVID SMS WLAN
+"""
 _TRANSLATED_TOWNS = {"München", "Köln", "Nürnberg", "Hannover", "Braunschweig", "Wien", "Hansestadttralsund"}  # or none
 _HOURS = {  # from the first to the twelfth
     "de": ["eins", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun", "zehn", "elf", "zwölf"],
     "en": ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"],
 }
 #: Frequent ones, of which many are words too: a name stays as it is.
-_FAMILIES = (
-    "Müller Schmidt Schneider Fischer Weber Meyer Wagner Becker Schulz Hoffmann Schäfer Koch Bauer Richter Klein Wolf "
-)
-_FAMILIES += (
-    "Schröder Neumann Schwarz Zimmermann Braun Krüger Hartmann Lange Krause Lehmann Köhler Kaiser Fuchs Lang Möller "
-)
-_FAMILIES += (
-    "Weiß Jung Hahn Vogel Keller Berger Winkler Roth Beck Baumann Böhm Winter Sommer Schumacher Krämer Stein Jäger "
-)
-_FAMILIES += (
-    "Groß Haas Schreiber Graf Ziegler Kuhn Engel Horn Busch Bergmann Sauer Pfeiffer Huber Bäcker König Ritter Maler "
-)
-_FAMILIES += (
-    "Smith Johnson Williams Brown Jones Miller Davis Wilson Anderson Taylor Thomas Moore Jackson White Harris Clark "
-)
-_FAMILIES += (
-    "Lewis Young Walker King Wright Green Baker Hill Carter Cooper Cook Bell Ward Fisher Stone Black Hunter Mason "
-)
-_FAMILIES += "Potter Parker Bush Woods Rivers Little Long Price Rice Fox Wolfe Knight Bishop Page"
+_FAMILIES = """
+    Müller Schmidt Schneider Fischer Weber Meyer Wagner Becker Schulz Hoffmann Schäfer Koch Bauer Richter Klein Wolf
+    Schröder Neumann Schwarz Zimmermann Braun Krüger Hartmann Lange Krause Lehmann Köhler Kaiser Fuchs Lang Möller Weiß
+    Jung Hahn Vogel Keller Berger Winkler Roth Beck Baumann Böhm Winter Sommer Schumacher Krämer Stein Jäger Groß Haas
+    Schreiber Graf Ziegler Kuhn Engel Horn Busch Bergmann Sauer Pfeiffer Huber Bäcker König Ritter Maler
+    Smith Johnson Williams Brown Jones Miller Davis Wilson Anderson Taylor Thomas Moore Jackson White Harris Clark Lewis
+    Young Walker King Wright Green Baker Hill Carter Cooper Cook Bell Ward Fisher Stone Black Hunter Mason Potter Parker
+    Bush Woods Rivers Little Long Price Rice Fox Wolfe Knight Bishop Page
+"""
 _SYMBOLS = "♥♡❤★☆☺☹✓✔→←↑↓§€£¥©®°±×÷≈≠≤≥∞√π•†‡♪♫♦♣♠☎✂✈☀☁☂☃"
-_PICTURES = [(0x1F300, 767), (0x1F600, 80), (0x1F680, 70), (0x1F910, 240)]
-_EMOJI = [chr(first + number) for first, count in _PICTURES for number in range(count)]
+#: Emoji: the first code point, and how many.
+PICTURES = [(0x1F300, 767), (0x1F600, 80), (0x1F680, 70), (0x1F910, 240)]
+_EMOJI = [chr(first + number) for first, count in PICTURES for number in range(count)]
 _EMOJI += [*"☀☕⚡✅✨", *["❤️", "👍🏽", "👩‍💻", "🇩🇪", "☺️"] * 10]
 _FREQUENT = [
     *"😀😂🤣😍😊🙏😭😘👍😅👏😁🔥💔💖💙😢🤔😆🙄💪😉👌🤗💜😔😎😇🌹🤦🎉💞✌✨🤷😱😌🌸🙌😋💗💚😏💛🙂💓🤩😄😀🖤😃💯🙈👇🎶😒🤭"
@@ -83,11 +62,10 @@ class Values:
     """What may stand in the places of templates, for one pair of languages. The same generator draws the same."""
 
     def __init__(self, languages: tuple[str, str], generator: random.Random) -> None:
-        self._languages = languages
         self._locales = tuple(Locale.parse(language, sep="-") for language in languages)
         self._generator = generator
         seed = generator.getrandbits(32)
-        self._people = Faker(_PEOPLE_OF)
+        self._people = Faker(_PEOPLE_OF.split())
         self._german = Faker("de_DE")
         self._english = Faker("en_US")
         self._others = [Faker(other) for other in ("fr_FR", "it_IT", "es_ES", "pl_PL", "la")]
@@ -137,20 +115,20 @@ class Values:
 
     def _time(self) -> tuple[str, str]:
         moment = time(self._below(24), self._choice([0, 15, 30, 45, self._below(60)]))
-        source, target = self._languages
+        source, target = self._locales
         return self._time_in(source, moment, written=False), self._time_in(target, moment, written=True)
 
-    def _time_in(self, language: str, moment: time, written: bool) -> str:
+    def _time_in(self, locale: Locale, moment: time, written: bool) -> str:
         """To be written in one way, to be read in all that are usual."""
         minutes = f":{moment.minute:02}" if moment.minute else ""
-        if language == "de":
+        if locale.language == "de":
             forms = [f"{moment.hour}{minutes} Uhr", f"{moment.hour}{minutes.replace(':', '.')} Uhr"]
-        elif language == "en":
+        elif locale.language == "en":
             half, hour = "p.m." if moment.hour > 11 else "a.m.", moment.hour % 12 or 12
             forms = [f"{hour}{minutes} {half}", f"{hour}{minutes} {half.upper().replace('.', '')}"]
             forms += [f"{hour}{minutes} {half.replace('.', '')}", f"{hour}{minutes}{half.replace('.', '')}"]
         else:
-            forms = [format_time(moment, "short", locale=Locale.parse(language, sep="-"))]
+            forms = [format_time(moment, "short", locale=locale)]
         return forms[0] if written else self._choice(forms)
 
     def _in_both(self, write: Callable[[Locale], str]) -> tuple[str, str]:
@@ -163,9 +141,7 @@ class Values:
 
     def _day(self) -> tuple[str, str]:
         day = date(2024, 1, 1) + timedelta(days=self._below(366))
-        return self._in_both(
-            lambda locale: format_date(day, "d. MMMM" if locale.language == "de" else "MMMM d", locale)
-        )
+        return self._in_both(lambda locale: format_skeleton("MMMMd", day, locale=locale))
 
     def _decimal(self) -> tuple[str, str]:
         number = self._below(10 ** self._choice([2, 3, 4, 5, 7])) / self._choice([1, 10, 100])
@@ -187,7 +163,7 @@ class Values:
     def _spoken(self) -> tuple[str, str]:
         """A time of day in words."""
         hour, kind = self._below(12), self._choice(["half", "quarter", "to", "whole"])
-        texts = [self._spoken_in(language, hour, kind) for language in self._languages]
+        texts = [self._spoken_in(locale.language, hour, kind) for locale in self._locales]
         return texts[0], texts[1]
 
     def _spoken_in(self, language: str, hour: int, kind: str) -> str:
@@ -196,7 +172,7 @@ class Values:
         this, following = _HOURS[language][hour - 1], _HOURS[language][hour]
         if language == "de":
             forms = {"half": "halb {1}", "quarter": "Viertel nach {0}", "to": "Viertel vor {1}", "whole": "{0} Uhr"}
-            whole = "ein" if this == "eins" and kind == "whole" else this
+            this = "ein" if this == "eins" and kind == "whole" else this
         else:
             forms = {
                 "half": "half past {0}",
@@ -204,8 +180,7 @@ class Values:
                 "to": "a quarter to {1}",
                 "whole": "{0} o'clock",
             }
-            whole = this
-        return forms[kind].format(whole, following)
+        return forms[kind].format(this, following)
 
     def _street(self) -> str:
         """Of one gender in German, which "in der" and "zur" before it tell."""

@@ -92,32 +92,32 @@ def split_files(
 
 
 def _read_frames(corpus: FileCorpus) -> list[Example]:
-    file = corpus.augment.frames
+    if (file := corpus.augment.frames) is None:
+        return []
     frames = _read_whole(file, "frames", corpus.lower_case)
     for frame in frames:
         if not all(is_frame(text) for text in (frame.source, frame.target)):
             raise CorpusError(
-                f"{file and file.tsv}: {frame.source!r}, {frame.target!r}: each side needs one of {{}}, {{.}}, {{,}}"
+                f"{file.tsv}: {frame.source!r}, {frame.target!r}: each side needs one of {{}}, {{.}}, {{,}}"
             )
     return frames
 
 
 def _read_templates(corpus: FileCorpus) -> list[Example]:
-    file = corpus.augment.templates
+    if (file := corpus.augment.templates) is None:
+        return []
     templates = _read_whole(file, "templates", corpus.lower_case)
     for template in templates:
         if wrong := wrong_places(template):
             raise CorpusError(
-                f"{file and file.tsv}: {template.source!r}, {template.target!r}: {', '.join(sorted(wrong))}: each "
+                f"{file.tsv}: {template.source!r}, {template.target!r}: {', '.join(sorted(wrong))}: each "
                 "place has one of the names in training/templates.py, and stands on both sides"
             )
     return templates
 
 
-def _read_whole(file: TsvFile | None, of: str, lower_case: bool) -> list[Example]:
+def _read_whole(file: TsvFile, of: str, lower_case: bool) -> list[Example]:
     """A file that every line of must be good: it is written for this."""
-    if file is None:
-        return []
     report = Report()
     pairs = list(_clean(_read([file], report), _ALL, report, lower_case, set()))
     if report.refused:

@@ -110,6 +110,12 @@ def test_streets_are_such_as_their_articles_fit() -> None:
     assert all(re.search("(straße|allee|gasse| Street| Road| Avenue)$", street) for street in streets)
 
 
+def test_days_are_as_each_language_writes_them_and_regions_as_their_language() -> None:
+    assert all(re.fullmatch(r"\d+\. \S+", pair.source) for pair in fill("{day}", "{day}", 50))
+    assert all(re.fullmatch(r"\d+(er)? \S+", pair.source) for pair in fill("{day}", "{day}", 50, ("fr", "en")))
+    assert all(pair.source.endswith(" Uhr") for pair in fill("{time}", "{time}", 50, ("de-AT", "en-GB")))
+
+
 def test_other_languages_write_times_as_babel_does() -> None:
     assert {pair.source for pair in fill("{time}", "{time}", 20, ("fr", "en"))} <= {
         f"{hour:02}:{minute:02}" for hour in range(24) for minute in range(60)
