@@ -34,6 +34,26 @@ _ABBREVIATIONS = """
     IT VW SAP DHL ICE FC AG HIV COVID SMS WLAN
 """
 _TRANSLATED_TOWNS = {"München", "Köln", "Nürnberg", "Hannover", "Braunschweig", "Wien", "Hansestadttralsund"}  # or none
+#: Of one name in German and English.
+_TOWNS = """
+    Berlin Hamburg Bremen Dresden Leipzig Frankfurt Stuttgart Düsseldorf Dortmund Essen Bonn Mannheim Karlsruhe
+    Augsburg Wiesbaden Kiel Rostock Erfurt Mainz Kassel Lübeck Heidelberg Darmstadt Würzburg Regensburg Ingolstadt
+    Wolfsburg Ulm Erlangen Göttingen Jena Weimar Bamberg Passau Potsdam Münster Aachen Freiburg Salzburg Innsbruck
+    Graz Linz Klagenfurt Bregenz Basel Bern Lausanne London Paris Madrid Barcelona Valencia Lyon Bordeaux Toulouse
+    Amsterdam Rotterdam Oslo Stockholm Helsinki Budapest Istanbul Ankara Izmir Dublin Manchester Liverpool
+    Birmingham Oxford Cambridge Boston Chicago Dallas Houston Miami Seattle Toronto Montreal Sydney Melbourne Mumbai
+    Shanghai Dubai Nairobi Lagos Bangkok Jakarta Manila Lima Bogotá Santiago
+"""
+_LONG_TOWNS = ["New York", "Los Angeles", "San Francisco", "Hong Kong", "Buenos Aires", "Tel Aviv", "Kuala Lumpur"]
+#: Companies and the like, which are no words and are called the same everywhere.
+_BRANDS = """
+    Volkswagen Lufthansa Siemens Bosch Bayer BASF Porsche Audi Opel Daimler Mercedes Allianz Telekom Adidas Puma
+    Aldi Lidl Rewe Edeka Henkel Continental Haribo Zalando Vodafone Microsoft Google Apple Amazon Facebook Instagram
+    WhatsApp YouTube Netflix Spotify Twitter TikTok PayPal Intel Nvidia Samsung Sony Nintendo Toyota Honda Hyundai
+    Renault Peugeot Fiat Ferrari Volvo Ikea Nokia Ericsson Philips Nestlé Novartis Roche Pfizer Moderna Boeing
+    Airbus Ryanair Uber Airbnb Tesla Starbucks McDonald's Coca-Cola Pepsi Nike Gucci Rolex Walmart Disney Greenpeace
+    Interpol Wikipedia Linux Windows
+"""
 _HOURS = {  # from the first to the twelfth
     "de": ["eins", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun", "zehn", "elf", "zwölf"],
     "en": ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"],
@@ -52,7 +72,8 @@ _SYMBOLS = "♥♡❤★☆☺☹✓✔→←↑↓§€£¥©®°±×÷≈≠�
 #: Emoji: the first code point, and how many.
 PICTURES = [(0x1F300, 767), (0x1F600, 80), (0x1F680, 70), (0x1F910, 240)]
 _EMOJI = [chr(first + number) for first, count in PICTURES for number in range(count)]
-_EMOJI += [*"☀☕⚡✅✨", *["❤️", "👍🏽", "👩‍💻", "🇩🇪", "☺️"] * 10]
+_EMOJI += [*"☀☕⚡✅✨⭐⚽", *["❤️", "👍🏽", "👩‍💻", "🇩🇪", "☺️"] * 10]
+_EMOJI += ["☀️", "✈️", "☎️", "⚠️", "❄️", "✌️", "✔️", "🏖️", "🛍️", "🌧️", "1️⃣", "🇬🇧", "🇺🇸", "👨‍👩‍👧", "🙋‍♀️"] * 4
 _FREQUENT = [
     *"😀😂🤣😍😊🙏😭😘👍😅👏😁🔥💔💖💙😢🤔😆🙄💪😉👌🤗💜😔😎😇🌹🤦🎉💞✌✨🤷😱😌🌸🙌😋💗💚😏💛🙂💓🤩😄😀🖤😃💯🙈👇🎶😒🤭"
 ]
@@ -190,12 +211,14 @@ class Values:
 
     def _town(self) -> str:
         """One that has no other name in the other language."""
+        if self._generator.random() < 0.5:
+            return self._choice([*_TOWNS.split(), *_LONG_TOWNS])
         while (town := str(self._choice([self._german, self._english]).city())) in _TRANSLATED_TOWNS:
             pass
         return town
 
     def _company(self) -> str:
-        return str(self._choice([self._german, self._english]).company())
+        return self._choice([self._choice(_BRANDS.split()), str(self._choice([self._german, self._english]).company())])
 
     def _clock(self) -> str:
         return f"{self._below(24)}:{self._below(60):02}"
@@ -244,7 +267,8 @@ class Values:
     def _word(self) -> str:
         web = self._choice([self._german, self._english])
         letters = "".join(self._generator.choices(string.ascii_lowercase, k=3 + self._below(8)))
-        return self._choice([str(web.user_name()), str(web.word()), letters])
+        name = f"{web.first_name()}_{web.random_letter()}{self._choice(['', self._number()])}"
+        return self._choice([str(web.user_name()), str(web.word()), letters, self._choice([name, name.lower()])])
 
     def _file(self) -> str:
         web = self._choice([self._german, self._english])
@@ -254,9 +278,9 @@ class Values:
 
     def _row(self) -> str:
         """The same a few times, as hearts are sent and stars are given."""
-        count = 2 + self._below(5)
-        one: str = self._choice(_FREQUENT)
-        return self._choice([one * count, "★" * count + "☆" * (5 - count)])
+        one: str = self._choice([*_FREQUENT, *["❤️", "⭐"] * 10])
+        stars = self._below(6)
+        return self._choice([one * (2 + self._below(5)), "★" * stars + "☆" * (5 - stars)])
 
     def _foreign(self) -> str:
         """Words of a third language."""
