@@ -422,6 +422,8 @@ def _show(reply: translation_service_pb2.TranslateResponse, text: str, json: boo
                 _draw(part)
     if not ok:
         _complain(f"{text[:40]!r}: {translation.status.message}")
+    if translation.left_out and not json:
+        _complain(f"{text[:40]!r}: not in the translation: {', '.join(lost.text for lost in translation.left_out)}")
     return ok
 
 

@@ -15,13 +15,11 @@ from service.bundle.manifest import Manifest
 from service.bundle.repository import Bundle
 from service.bundle.tokenizer import EOS_ID, UNK_ID, TokenizedText
 from service.engine.decoding import MOST_ROWS, Decoding, Sampling
-from service.engine.sentence import SentenceRequest, SentenceResult
 from service.errors import InvalidFieldError, UnsupportedError, shown
 
 _MOST_PENALTY = 10.0
 _LEAST_TEMPERATURE, _MOST_TEMPERATURE = 0.01, 100.0
 _SEEDS = 2**63
-_SURE_OF_TEXT = 4  # tokens, `</s>` counted: so long a translation has text
 
 
 @dataclass(frozen=True)
@@ -137,23 +135,6 @@ def prefix_ids(prefix: TokenizedText, field: str, bundle: Bundle, most: int, who
             unknown = prefix.text[token.begin : token.end]
             raise InvalidFieldError(field, f"{shown(unknown)} is not in {bundle.label}'s target vocabulary")
     return tuple(token.id for token in tokens)
-
-
-def asked_again(bundle: Bundle, request: SentenceRequest, result: SentenceResult) -> SentenceRequest | None:
-    """A text is never answered with nothing: what to ask where the best hypothesis has no text, None where it has.
-
-    That the empty translation is the likeliest is a fault of such models, which a wider beam makes worse (Stahlberg and
-    Byrne 2019, https://arxiv.org/abs/1908.10090). Asked again, a translation must go on for a token longer. None too
-    where the translation was given, or the model can be asked for nothing but greedy search.
-    """
-    best = result.hypotheses[0].target_ids
-    least = len(best) + 1
-    given = request.decoding.prefix_ids[-1:] == (EOS_ID,)
-    if given or not bundle.manifest.capabilities.beam or least > min(_SURE_OF_TEXT, request.max_target_tokens):
-        return None
-    if bundle.decode(best).text.strip():
-        return None
-    return replace(request, decoding=replace(request.decoding, min_tokens=least))
 
 
 def to_decoding(

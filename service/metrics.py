@@ -83,6 +83,18 @@ class Metrics:
             (*model, "reason"),
             registry=registry,
         )
+        self.second_tries = Counter(
+            "heed_second_tries_total",
+            "Sentences that were decoded again: without text, without something that they were to keep, in circles.",
+            model,
+            registry=registry,
+        )
+        self.left_out = Counter(
+            "heed_left_out_total",
+            "Emoji, addresses and the like that translations lack, and say so.",
+            model,
+            registry=registry,
+        )
         self.wasted_steps = Counter(
             "heed_wasted_steps_total", "Decoder steps of sentences that were dropped.", model, registry=registry
         )

@@ -23,6 +23,7 @@ from service.bundle.tokenizer import Token, TokenizedText
 from service.engine.hypothesis import FinishReason, Floats, Hypothesis
 from service.engine.sentence import SentenceResult
 from service.errors import HeedError, InvalidFieldError, UnsupportedError, shown
+from service.literals import Literal, missing
 from service.sentences import Span, readable_parts, rejoin
 
 
@@ -101,12 +102,14 @@ class TranslatedHypothesis:
 class Source:
     """A text to translate, and the sentences before it that the model reads.
 
-    ``capitals``: it is written in capitals, and its translation is to be.
+    ``capitals``: it is written in capitals, and its translation is to be. ``kept``: what its translation is to have of
+    it as it is.
     """
 
     text: TokenizedText
     context: tuple[TokenizedText, ...] = ()
     capitals: bool = False
+    kept: tuple[Literal, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -120,13 +123,15 @@ class ContextSentence:
 @dataclass(frozen=True)
 class Translated:
     """One text's outcome. ``source_words`` and ``context`` are empty without attention; ``sentences`` are there where
-    the text was split: then they hold the words and the attention."""
+    the text was split: then they hold the words and the attention. ``left_out`` is what the best hypothesis lacks of
+    what it was to keep."""
 
     source: TokenizedText
     source_words: tuple[Word, ...]
     hypotheses: tuple[TranslatedHypothesis, ...]
     context: tuple[ContextSentence, ...] = ()
     sentences: tuple[TranslatedSentence, ...] = ()
+    left_out: tuple[Span, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -249,13 +254,24 @@ def present(
     """Detokenise every hypothesis and view its attention; ``maps`` are what ``select_maps`` chose."""
     if request is None:
         plain = (_plain(bundle, hypothesis, source.capitals) for hypothesis in result.hypotheses)
-        return Translated(source.text, (), tuple(plain))
+        return _translated(source, source.text, (), tuple(plain))
     text = source.text.padded(bundle.manifest.one_shot_length or 0)  # attention to padding is attention too
     source_words = words_of(text.text, text.tokens)
     context = tuple(ContextSentence(sentence, words_of(sentence.text, sentence.tokens)) for sentence in source.context)
     read = _Read(text, source_words, _words_of_all(context), source.capitals)
     hypotheses = tuple(_with_attention(bundle, request, maps, read, hypothesis) for hypothesis in result.hypotheses)
-    return Translated(text, source_words, hypotheses, context)
+    return _translated(source, text, source_words, hypotheses, context)
+
+
+def _translated(
+    source: Source,
+    text: TokenizedText,
+    words: tuple[Word, ...],
+    hypotheses: tuple[TranslatedHypothesis, ...],
+    context: tuple[ContextSentence, ...] = (),
+) -> Translated:
+    left_out = tuple(literal.span for literal in missing(source.kept, hypotheses[0].text))
+    return Translated(text, words, hypotheses, context, left_out=left_out)
 
 
 def parts_of(
@@ -287,7 +303,9 @@ def join(text: str, spans: Sequence[Span], outcomes: Sequence[Translated]) -> Tr
         tokens += [_moved(token, place.begin) for token in best.tokens]
         source = TokenizedText(text, tuple(_moved(token, span.begin) for token in outcome.source.tokens))
         words = tuple(_moved(word, span.begin) for word in outcome.source_words)
-        sentences.append(TranslatedSentence(span, place, replace(outcome, source=source, source_words=words)))
+        left_out = tuple(Span(lost.begin + span.begin, lost.end + span.begin) for lost in outcome.left_out)
+        moved = replace(outcome, source=source, source_words=words, left_out=left_out)
+        sentences.append(TranslatedSentence(span, place, moved))
     cut = any(best.finish_reason is FinishReason.LENGTH for best in best_of_each)
     whole = TranslatedHypothesis(
         text=written,
@@ -299,7 +317,8 @@ def join(text: str, spans: Sequence[Span], outcomes: Sequence[Translated]) -> Tr
         attention=None,
     )
     read = tuple(token for sentence in sentences for token in sentence.outcome.source.tokens)
-    return Translated(TokenizedText(text, read), (), (whole,), sentences=tuple(sentences))
+    left_out = tuple(lost for sentence in sentences for lost in sentence.outcome.left_out)
+    return Translated(TokenizedText(text, read), (), (whole,), sentences=tuple(sentences), left_out=left_out)
 
 
 _Placed = TypeVar("_Placed", Token, Word)

@@ -16,7 +16,6 @@ from service.bundle.tokenizer import TokenizedText
 from service.decoding import (
     PLAIN,
     DecodingRequest,
-    asked_again,
     check_decoding,
     prefix_ids,
     suppressed_ids,
@@ -47,6 +46,7 @@ from service.presenter import (
     select_maps,
     wanted_variant,
 )
+from service.recovery import Attempt, kept_literals
 from service.registry import ModelRegistry, ServedModel
 from service.sentences import Span, is_visible
 
@@ -149,6 +149,8 @@ class Translator:
         for outcome in outcomes:
             if isinstance(outcome, HeedError):
                 self._metrics.failures.labels(outcome.reason).inc()
+            elif outcome.left_out:
+                self._metrics.left_out.labels(model.name, str(model.version)).inc(len(outcome.left_out))
         return TranslateResult(model.name, model.version, tuple(outcomes), request.decoding.seed)
 
     def _check(self, request: TranslateRequest, model: ServedModel) -> None:
@@ -239,6 +241,7 @@ class Translator:
                 sentence,
                 tuple([*before, *sentences[:number]][-read:] if read else ()),
                 model.bundle.answers_in_capitals(sentence.text, begun),
+                kept_literals(model.bundle, sentence.text) if request.targets is None else (),
             )
             for number, sentence in enumerate(sentences)
         ]
@@ -322,15 +325,38 @@ class Translator:
         ]
         answers = await self._submit(request, model, requests)
         self._metrics.sentences.labels(model.name, str(model.version)).inc(len(requests))
-        again = {
-            place: longer
-            for place, (asked, answer) in enumerate(zip(requests, answers, strict=True))
-            if isinstance(answer, SentenceResult) and (longer := asked_again(model.bundle, asked, answer)) is not None
-        }
-        if again:
-            for place, answer in zip(again, await self._submit(request, model, list(again.values())), strict=True):
-                answers[place] = answer
+        attempts = [
+            Attempt(model.bundle, source.text.text, source.kept, asked, model.engine.rows)
+            for source, asked in zip(sources, requests, strict=True)
+        ]
+        await self._try_again(request, model, attempts, answers)
         return answers
+
+    async def _try_again(
+        self,
+        request: TranslateRequest,
+        model: ServedModel,
+        attempts: Sequence[Attempt],
+        answers: list[SentenceResult | HeedError],
+    ) -> None:
+        """Put better answers in the place of those that are at fault. Where there is no time or room for it, the first
+        ones stay."""
+        again = {
+            place: wanted
+            for place, (attempt, answer) in enumerate(zip(attempts, answers, strict=True))
+            if isinstance(answer, SentenceResult) and (wanted := attempt.again(answer)) is not None
+        }
+        if not again:
+            return
+        self._metrics.second_tries.labels(model.name, str(model.version)).inc(len(again))
+        try:
+            found = await self._submit(request, model, list(again.values()))
+        except (OverloadedError, InvalidFieldError, DeadlineExceededError):
+            return
+        for place, answer in zip(again, found, strict=True):
+            first = answers[place]
+            if isinstance(answer, SentenceResult) and isinstance(first, SentenceResult):
+                answers[place] = attempts[place].better(first, answer)
 
     async def _submit(
         self, request: TranslateRequest, model: ServedModel, requests: list[SentenceRequest]

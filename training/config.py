@@ -412,6 +412,7 @@ class ExportConfig(_Section):
     limits: LimitsConfig
     reads_plainly: bool = False  # words in capitals truecased, quotation marks plain (``service.bundle.reading``)
     splits_sentences: bool = False  # the service cuts texts into sentences, where the model has read single ones
+    keeps_literals: bool = False  # the service looks for emoji, addresses and the like in translations, and asks again
     golden_sentences: list[str | Annotated[list[str], Field(min_length=1)] | GoldenText] = Field(min_length=1)
 
 

@@ -16,13 +16,13 @@ from service.bundle.errors import BundleError
 from service.bundle.manifest import Precision
 from service.bundle.repository import Bundle, Repository
 from service.bundle.tokenizer import EOS_ID, PAD_ID, TokenizedText
-from service.decoding import asked_again
 from service.engine.decoding import GREEDY, Decoding
 from service.engine.engine import Engine, EngineSettings
 from service.engine.hypothesis import Hypothesis
 from service.engine.onnx_model import open_model
 from service.engine.sentence import SentenceRequest
 from service.presenter import parts_of
+from service.recovery import Attempt, kept_literals
 from service.sentences import rejoin
 from training.config import Config, FileCorpus
 from training.corpus import Corpus
@@ -149,20 +149,20 @@ def translate_texts(
     """As the service does: sentence by sentence where the bundle says so."""
     most = bundle.manifest.limits.max_target_tokens
     parts = [parts_of(bundle, text, target_language=target_language) for text in texts]
+    sentences = [part.of(text) for text, of_text in zip(texts, parts, strict=True) for part in of_text]
     requests = [
-        SentenceRequest(tuple(bundle.encode_ids(part.of(text), target_language)), most, decoding=decoding)
-        for text, of_text in zip(texts, parts, strict=True)
-        for part in of_text
+        SentenceRequest(tuple(bundle.encode_ids(sentence, target_language)), most, decoding=decoding)
+        for sentence in sentences
     ]
     engine = Engine(open_model(bundle, precision=precision), EngineSettings(queue_tokens=2**31))
     try:
         results = engine.translate(requests)
-        for place, (request, result) in enumerate(zip(requests, results, strict=True)):
-            if (longer := asked_again(bundle, request, result)) is not None:
-                (results[place],) = engine.translate([longer])
+        for place, (sentence, request) in enumerate(zip(sentences, requests, strict=True)):
+            attempt = Attempt(bundle, sentence, kept_literals(bundle, sentence), request, engine.rows)
+            if (wanted := attempt.again(results[place])) is not None:
+                results[place] = attempt.better(results[place], *engine.translate([wanted]))
     finally:
         engine.stop()
-    sentences = (part.of(text) for text, of_text in zip(texts, parts, strict=True) for part in of_text)
     best = (
         bundle.decode(result.hypotheses[0].target_ids, bundle.answers_in_capitals(sentence)).text
         for sentence, result in zip(sentences, results, strict=True)

@@ -142,6 +142,7 @@ def write_bundle(
             limits=Limits(**config.export.limits.model_dump()),
             reads_plainly=config.export.reads_plainly,
             splits_sentences=config.export.splits_sentences,
+            keeps_literals=config.export.keeps_literals,
             capabilities=model.capabilities,
             graphs=tuple(graphs),
             state=_state_of(graphs),

@@ -195,6 +195,7 @@ class Manifest(_Part):
     limits: Limits
     reads_plainly: bool = False  # words in capitals truecased, quotation marks plain (``service.bundle.reading``)
     splits_sentences: bool = False  # a text is cut into its sentences, as the model's training was
+    keeps_literals: bool = False  # emoji, addresses and the like are copied (``service.literals``): they are looked for
     capabilities: Capabilities
     graphs: tuple[GraphEntry, ...]
     state: tuple[StateTensor, ...]

@@ -81,6 +81,10 @@ class Bundle:
         target = self.target_tokenizer.decode(ids)
         return raised(target) if capitals else target
 
+    def is_foreign(self, letter: str) -> bool:
+        """Is a letter one of no word that the model reads or writes? Then it can only be copied."""
+        return letter not in self.source_tokenizer.word_letters and letter not in self.target_tokenizer.word_letters
+
     def _first_piece(self, target_language: str) -> str:
         pieces = self.manifest.target_language_pieces
         return pieces[target_language] if pieces else ""

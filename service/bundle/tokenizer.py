@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from sentencepiece import SentencePieceProcessor
@@ -87,6 +88,21 @@ class Tokenizer:
         byte. Empty for a vocabulary without byte fallback."""
         ids = filter(self._processor.is_byte, range(self.vocabulary_size))
         return {identity: int(self._processor.id_to_piece(identity)[1:-1], 16) for identity in ids}
+
+    @cached_property
+    def word_letters(self) -> frozenset[str]:
+        """The letters that pieces of two letters or more are made of, in both cases: those that its words have. A
+        vocabulary may have single letters of scripts of which it has no words; one of characters has nothing else."""
+        pieces = [self._processor.id_to_piece(i).lstrip(_SPACE) for i in range(self.vocabulary_size)]
+        texts = [piece for piece in pieces if piece and all(letter.isalpha() for letter in piece)]
+        words = [text for text in texts if len(text) > 1] or texts
+        return frozenset(letter for word in words for letter in word + word.lower() + word.upper())
+
+    @property
+    def space_id(self) -> int:
+        """The piece that is a space by itself; -1 where there is none."""
+        identity = self.piece_id(_SPACE)
+        return -1 if identity is None else identity
 
     def is_control(self, piece: str) -> bool:
         """Is it a piece that no text is cut into, such as one that names a language?"""

@@ -34,7 +34,9 @@ class Decoding:
     are all of it: forced decoding. ``min_tokens`` counts `</s>`. ``repetition_penalty`` divides the positive logits of
     tokens that were written and multiplies the negative ones (Keskar et al. 2019, https://arxiv.org/abs/1909.05858,
     section 4.1); ``no_repeat_ngram``: no run of so many tokens is written twice, 0 for no such rule;
-    ``suppressed_ids`` are never written, but for bytes that a character which was begun must have.
+    ``suppressed_ids`` are never written, but for bytes that a character which was begun must have. ``phrases`` are
+    runs of tokens that must be written before `</s>`, each whole, in any order (``service.engine.phrases``);
+    ``space_id`` is the token that is a space by itself, -1 where there is none.
     """
 
     beam_size: int = 1
@@ -47,6 +49,8 @@ class Decoding:
     repetition_penalty: float = 1.0
     no_repeat_ngram: int = 0
     suppressed_ids: frozenset[int] = frozenset()
+    phrases: tuple[tuple[int, ...], ...] = ()
+    space_id: int = -1
 
     def __post_init__(self) -> None:
         """Raises ValueError for what the service should have refused by the name of its own field."""
@@ -63,6 +67,8 @@ class Decoding:
             raise ValueError("a beam has no more hypotheses than its size")
         if self.sampling is not None and self.beam_size != 1:
             raise ValueError("sampling has no beam")
+        if self.phrases and (self.sampling is not None or not all(self.phrases)):
+            raise ValueError("phrases have a token or more each, and with sampling there are none")
 
     @property
     def rows(self) -> int:

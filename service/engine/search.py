@@ -18,6 +18,7 @@ Pure arrays and numbers: no model, no queue. Driven by the engine, one ``Search`
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from service.engine.characters import NO_BYTES, ByteTokens, Ids
 from service.engine.decoding import Decoding, Sampling
 from service.engine.errors import RuntimeFailureError
 from service.engine.hypothesis import FinishReason, Floats
+from service.engine.phrases import Unwritten
 
 #: Tokens that no translation holds, however likely the model finds them, unless a prefix says them.
 NEVER_CHOSEN = [PAD_ID, BOS_ID, UNK_ID]
@@ -73,7 +75,7 @@ class Node:
     makes another. ``attention``: the step's maps and the row in them that is this hypothesis's, where they are wanted.
     """
 
-    __slots__ = ("attention", "coverage", "length", "log_probability", "parent", "score", "token")
+    __slots__ = ("attention", "coverage", "length", "log_probability", "parent", "score", "token", "unwritten")
 
     def __init__(
         self,
@@ -83,6 +85,7 @@ class Node:
         score: float,
         attention: tuple[dict[str, Floats], int] | None = None,
         coverage: Floats | None = None,
+        unwritten: Unwritten | None = None,
     ) -> None:
         self.parent = parent
         self.token = token
@@ -90,6 +93,7 @@ class Node:
         self.score = score
         self.attention = attention
         self.coverage = coverage
+        self.unwritten = unwritten
         self.length: int = 0 if parent is None else parent.length + 1
 
     def path(self) -> list[Node]:
@@ -150,7 +154,7 @@ class Search:
         self._generators: list[np.random.Generator] = []  # one for each draw, made when the first token is drawn
         self._never = np.array(sorted({*NEVER_CHOSEN, *decoding.suppressed_ids}), dtype=np.int64)
         #: Those under way; the engine decodes one row for each.
-        self.live = [Node(None, BOS_ID, 0.0, 0.0)]
+        self.live = [Node(None, BOS_ID, 0.0, 0.0, unwritten=_unwritten(decoding))]
         self.ended: list[Ended] = []
 
     @property
@@ -178,7 +182,9 @@ class Search:
         Raises RuntimeFailureError where the logits are no numbers.
         """
         own, judged = self._judge(step.logits)
-        if self._decoding.sampling is None:
+        if self._decoding.phrases:
+            chosen = self._shared_out(judged)
+        elif self._decoding.sampling is None:
             chosen = self._best_of(judged)
         else:
             if not self._generators:
@@ -194,6 +200,7 @@ class Search:
                 parent.score + float(judged[place, token] if self._decoding.sampling is None else own[place, token]),
                 None if step.attention is None else (step.attention, step.rows[place]),
                 _covered(parent, step, place),
+                None if parent.unwritten is None else parent.unwritten.after(token),
             )
             if not self._end(node):
                 live.append(node)
@@ -286,6 +293,8 @@ class Search:
         allowed[:, EOS_ID] = length + 1 >= decoding.min_tokens
         if self._byte_tokens:
             self._keep_characters_whole(allowed)
+        if decoding.phrases:
+            self._keep_phrases(allowed)
         allowed[~allowed.any(axis=1), EOS_ID] = True
         return allowed
 
@@ -297,6 +306,16 @@ class Search:
                 row[:] = False
                 row[following] = True
 
+    def _keep_phrases(self, allowed: npt.NDArray[np.bool_]) -> None:
+        """What was begun is written to its end, whatever the other rules say; nothing ends before all are written."""
+        for row, node in zip(allowed, self.live, strict=True):
+            if node.unwritten is None or not node.unwritten.left:
+                continue
+            row[EOS_ID] = False
+            if node.unwritten.binds:
+                row[:] = False
+                row[list(node.unwritten.next)] = True
+
     # --- choices ------------------------------------------------------------------------------------------------------
 
     def _best_of(self, judged: Scores) -> list[tuple[int, int]]:
@@ -306,6 +325,31 @@ class Search:
         chosen = chosen[np.lexsort((chosen, -totals[chosen]))]
         width = judged.shape[1]
         return [divmod(int(place), width) for place in chosen if totals[place] > -np.inf]
+
+    def _shared_out(self, judged: Scores) -> list[tuple[int, int]]:
+        """The best continuations, those that begin or go on with a phrase and the best of each hypothesis, the beam
+        shared among them by what they have yet to write: the best of each share in turn, until it is full.
+
+        What is within a phrase is a share of its own, where tokens that were no choice do not count: at every step
+        another hypothesis may begin the phrase, and would seem the better one for having none of it behind it.
+        """
+        candidates = dict.fromkeys(self._best_of(judged))
+        for place, node in enumerate(self.live):
+            own = (int(judged[place].argmax()), *(node.unwritten.next if node.unwritten is not None else ()))
+            candidates |= dict.fromkeys((place, token) for token in own if judged[place, token] > -np.inf)
+        shares: dict[tuple[int, bool], list[tuple[float, int, int]]] = {}
+        for place, token in candidates:
+            node, score = self.live[place], self.live[place].score + float(judged[place, token])
+            if node.unwritten is None:
+                continue
+            state = node.unwritten.after(token)
+            if state.given:
+                before = itertools.islice(node.path()[::-1], state.given - 1)
+                score -= float(judged[place, token]) + sum(earlier.log_probability for earlier in before)
+            shares.setdefault((len(state.left), not state.begun), []).append((-score, place, token))
+        ranked = [sorted(shares[share]) for share in sorted(shares)]
+        turns = itertools.chain.from_iterable(itertools.zip_longest(*ranked))
+        return [(place, token) for _, place, token in itertools.islice(filter(None, turns), self.rows)]
 
     def _draw(self, judged: Scores, sampling: Sampling) -> list[tuple[int, int]]:
         """One token for each hypothesis, by a draw of its own; the first step draws all from the one there is."""
@@ -336,6 +380,10 @@ def _greatest(values: Scores, count: int) -> npt.NDArray[np.int64]:
     least = np.partition(values, -count)[-count]
     better, equal = np.flatnonzero(values > least), np.flatnonzero(values == least)
     return np.concatenate([better, equal[: count - len(better)]])
+
+
+def _unwritten(decoding: Decoding) -> Unwritten | None:
+    return Unwritten(decoding.phrases, decoding.space_id) if decoding.phrases else None
 
 
 def _generators(sampling: Sampling, count: int) -> list[np.random.Generator]:

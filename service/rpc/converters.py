@@ -188,6 +188,9 @@ def from_outcome(
     )
     message.status.SetInParent()  # present, with code 0
     message.sentences.extend(_from_sentence(sentence, data_type) for sentence in outcome.sentences)
+    for span in outcome.left_out:
+        text = span.of(outcome.source.text)
+        message.left_out.add(begin_offset=span.begin, end_offset=span.end, text=text)
     if outcome.source_words:
         message.source_tokens.extend(_from_token(token) for token in outcome.source.tokens)
         message.source_words.extend(_from_word(word) for word in outcome.source_words)
@@ -361,6 +364,7 @@ def from_model(model: ServedModel, answering: str | None) -> model_pb2.Model:
         is_default=manifest.name == answering,
         splits_sentences=manifest.splits_sentences,
         reads_plainly=manifest.reads_plainly,
+        keeps_literals=manifest.keeps_literals,
         precision=model.engine.precision,
     )
 

@@ -55,20 +55,32 @@ class SamplingOptions(_message.Message):
     def __init__(self, temperature: _Optional[float] = ..., top_k: _Optional[int] = ..., top_p: _Optional[float] = ..., seed: _Optional[int] = ...) -> None: ...
 
 class Translation(_message.Message):
-    __slots__ = ("status", "hypotheses", "source_tokens", "source_words", "context_sentences", "sentences")
+    __slots__ = ("status", "hypotheses", "source_tokens", "source_words", "context_sentences", "sentences", "left_out")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     HYPOTHESES_FIELD_NUMBER: _ClassVar[int]
     SOURCE_TOKENS_FIELD_NUMBER: _ClassVar[int]
     SOURCE_WORDS_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_SENTENCES_FIELD_NUMBER: _ClassVar[int]
     SENTENCES_FIELD_NUMBER: _ClassVar[int]
+    LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
     status: _status_pb2.Status
     hypotheses: _containers.RepeatedCompositeFieldContainer[Hypothesis]
     source_tokens: _containers.RepeatedCompositeFieldContainer[Token]
     source_words: _containers.RepeatedCompositeFieldContainer[Word]
     context_sentences: _containers.RepeatedCompositeFieldContainer[ContextSentence]
     sentences: _containers.RepeatedCompositeFieldContainer[TranslatedSentence]
-    def __init__(self, status: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., hypotheses: _Optional[_Iterable[_Union[Hypothesis, _Mapping]]] = ..., source_tokens: _Optional[_Iterable[_Union[Token, _Mapping]]] = ..., source_words: _Optional[_Iterable[_Union[Word, _Mapping]]] = ..., context_sentences: _Optional[_Iterable[_Union[ContextSentence, _Mapping]]] = ..., sentences: _Optional[_Iterable[_Union[TranslatedSentence, _Mapping]]] = ...) -> None: ...
+    left_out: _containers.RepeatedCompositeFieldContainer[SourceSpan]
+    def __init__(self, status: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., hypotheses: _Optional[_Iterable[_Union[Hypothesis, _Mapping]]] = ..., source_tokens: _Optional[_Iterable[_Union[Token, _Mapping]]] = ..., source_words: _Optional[_Iterable[_Union[Word, _Mapping]]] = ..., context_sentences: _Optional[_Iterable[_Union[ContextSentence, _Mapping]]] = ..., sentences: _Optional[_Iterable[_Union[TranslatedSentence, _Mapping]]] = ..., left_out: _Optional[_Iterable[_Union[SourceSpan, _Mapping]]] = ...) -> None: ...
+
+class SourceSpan(_message.Message):
+    __slots__ = ("begin_offset", "end_offset", "text")
+    BEGIN_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    END_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    begin_offset: int
+    end_offset: int
+    text: str
+    def __init__(self, begin_offset: _Optional[int] = ..., end_offset: _Optional[int] = ..., text: _Optional[str] = ...) -> None: ...
 
 class TranslatedSentence(_message.Message):
     __slots__ = ("begin_offset", "end_offset", "target_begin_offset", "target_end_offset", "translation")

@@ -1,0 +1,116 @@
+"""What a translation is to keep, found in texts of all kinds, and looked for in translations."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.literals import Literal, added, literals, missing
+
+GERMAN = frozenset("abcdefghijklmnopqrstuvwxyzäöüßéèàABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÜ")
+
+
+def is_foreign(letter: str) -> bool:
+    return letter not in GERMAN
+
+
+def kept(text: str) -> list[str]:
+    return [literal.text for literal in literals(text, is_foreign)]
+
+
+def lost(text: str, translation: str) -> list[str]:
+    return [literal.text for literal in missing(literals(text, is_foreign), translation)]
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("Wo ist der Bahnhof?", []),
+        ("Привет, как дела?", ["Привет, как дела"]),
+        ("你好，世界", ["你好，世界"]),
+        ("Sie sagte 谢谢 und ging, er sagte 再见.", ["谢谢", "再见"]),
+        ("सभी मनुष्यों को", ["सभी मनुष्यों को"]),
+        ("Frau Szymańska und Łukasz", ["Szymańska", "Łukasz"]),
+        ("Crème brûlée à la carte", ["brûlée"]),
+        ("😀😀🎉 Ich mag Pizza🍕!", ["😀😀🎉", "🍕"]),
+        ("Hallo 👩‍💻 👍🏽 ❤️ 🇩🇪", ["👩‍💻", "👍🏽", "❤️", "🇩🇪"]),
+        ("I ♥ NY, 2 × 3 = 6", ["♥", "×"]),
+        ("Das kostet 5 € oder 4 $, 10 %.", []),
+        ("Schreib (an info@beispiel.de)!", ["info@beispiel.de"]),
+        ("https://a.de/b?c=1, www.bahn.de/angebote.", ["https://a.de/b?c=1", "www.bahn.de/angebote"]),
+        ("@lisa_m #Urlaub bericht_2024.pdf beispiel.de", ["@lisa_m", "#Urlaub", "bericht_2024.pdf", "beispiel.de"]),
+        ("z.B. usw. u.a. Das ist gut.Dann", []),
+        ("Flug LH 454, Flug LH454, COVID-19-Pandemie, A4-Papier", ["454", "LH454", "COVID-19", "A4"]),
+        ("Am 3. Mai 1990, 12 Eier, 1990er", ["1990"]),
+        ("um 12:30, um 18.30 Uhr, am 03.10.1990", []),
+        ("030 1234567, 1.299,99 €, 3,5, 3,14", ["030", "1234567", "1.299,99", "3,14"]),
+    ],
+)
+def test_what_is_kept_is_found(text: str, wanted: list[str]) -> None:
+    assert kept(text) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "translation", "wanted"),
+    [
+        ("Ich mag 🍕 und 🍺.", "I like 🍕 and beer.", ["🍺"]),
+        ("❤️❤️❤️", "❤️❤️", ["❤️❤️❤️"]),
+        ("😀 Hallo 😀", "Hello 😀", ["😀"]),
+        ("info@beispiel.de", "INFO@BEISPIEL.DE", []),
+        ("你好，世界", "你好,世界", []),  # SentencePiece writes a wide comma as a narrow one
+        ("1.299,99 € und 1990", "€1,299.99 and 1990", []),
+        ("1.299,99 €", "€1,299.90", ["1.299,99"]),
+        ("123 und 123", "123", ["123"]),
+        ("Szymańska", "Szymanska", ["Szymańska"]),
+        ("COVID-19-Pandemie", "COVID-19 pandemic", []),
+        ("a@b.de und www.a@b.de", "a@b.de", ["www.a@b.de"]),
+    ],
+)
+def test_what_is_missing_is_named(text: str, translation: str, wanted: list[str]) -> None:
+    assert lost(text, translation) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "translation", "count"),
+    [
+        ("❤️❤️❤️", "❤️❤️❤️❤️❤️", 2),
+        ("★★★★☆", "★★★★☆", 0),
+        ("Hallo", "Hello", 0),
+        ("Schön", "Schön — „gut“ 5 €", 0),
+        ("❤️", "❤️睤", 1),
+        ("Привет", "Привет я", 1),
+        ("a", "\U000109d3\U0001fbff", 2),  # a letter of another script, and a code point that means nothing
+    ],
+)
+def test_what_is_added_is_counted(text: str, translation: str, count: int) -> None:
+    assert added(text, translation, is_foreign) == count
+
+
+TEXTS = st.text(st.sampled_from('abc ÄB.,:!?@#/_-()"0123456789€×❤️👍🏽🍕жд你好é̈\u200d\n'), max_size=40)
+
+
+@given(TEXTS)
+def test_places_are_right_apart_and_in_order(text: str) -> None:
+    found = literals(text, is_foreign)
+    assert all(literal.span.of(text) == literal.text != "" for literal in found)
+    assert all(one.span.end <= other.span.begin for one, other in itertools.pairwise(found))
+
+
+@given(TEXTS, TEXTS)
+def test_a_text_lacks_nothing_and_adds_nothing_to_itself(text: str, other: str) -> None:
+    assert missing(literals(text, is_foreign), text) == ()
+    assert missing(literals(text, is_foreign), f"{other} {text}") == ()
+    assert added(text, text, is_foreign) == added(f"{text} {other}", text, is_foreign) == 0
+
+
+@given(TEXTS, TEXTS)
+def test_what_is_missing_is_some_of_what_was_wanted(text: str, translation: str) -> None:
+    wanted = literals(text, is_foreign)
+    found = missing(wanted, translation)
+    assert set(found) <= set(wanted)
+    assert list(found) == sorted(found, key=lambda literal: literal.span.begin)
+    assert missing(wanted, "") == wanted
+    assert all(isinstance(literal, Literal) for literal in found)

@@ -1,0 +1,169 @@
+"""What is wrong with a translation, what is asked for then, and which answer is the better one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from service.bundle.repository import Bundle, Repository
+from service.bundle.tokenizer import EOS_ID
+from service.engine.decoding import GREEDY, Decoding, Sampling
+from service.engine.engine import Engine, EngineSettings
+from service.engine.hypothesis import FinishReason, Hypothesis
+from service.engine.onnx_model import OnnxModel
+from service.engine.sentence import SentenceRequest, SentenceResult, Timings
+from service.literals import missing
+from service.recovery import Attempt, Faults, kept_literals
+from tests.conftest import EXPORTED
+
+MOST = 40
+PICTURE = "👍🏽"
+
+
+@pytest.fixture(scope="module")
+def keeper(letters: Bundle) -> Bundle:
+    """A model of letters that is to keep what its texts have of other things."""
+    return replace(letters, manifest=letters.manifest.model_copy(update={"keeps_literals": True}))
+
+
+@pytest.fixture(scope="module")
+def engine(keeper: Bundle) -> Iterator[Engine]:
+    running = Engine(OnnxModel(keeper, "cpu"), EngineSettings(workers=1, rows_per_worker=16))
+    yield running
+    running.stop()
+
+
+def attempt(bundle: Bundle, text: str, decoding: Decoding = GREEDY, most_rows: int = 16) -> Attempt:
+    request = SentenceRequest(tuple(bundle.encode_ids(text)), MOST, decoding=decoding)
+    return Attempt(bundle, text, kept_literals(bundle, text), request, most_rows)
+
+
+def result(bundle: Bundle, *texts: str, nats: float = -0.1) -> SentenceResult:
+    """As if these had been written, each token with so many nats."""
+    hypotheses = []
+    for text in texts:
+        ids = tuple(bundle.target_tokenizer.encode_ids(text))
+        own = np.full(len(ids), nats, np.float32)
+        hypotheses.append(Hypothesis(ids, own, {}, FinishReason.END_OF_SENTENCE, float(own.sum())))
+    return SentenceResult(tuple(hypotheses), Timings(0.0, 0.0, 0.0))
+
+
+def best(bundle: Bundle, found: SentenceResult) -> str:
+    return bundle.decode(found.hypotheses[0].target_ids).text
+
+
+def test_a_model_that_keeps_nothing_is_asked_once(letters: Bundle) -> None:
+    tried = attempt(letters, f"abc {PICTURE}")
+    assert tried.kept == ()
+    assert tried.again(result(letters, "cba")) is None
+    assert tried.again(result(letters, "aaaaaaaaaaaa")) is None
+
+
+def test_a_good_translation_is_asked_for_once(keeper: Bundle) -> None:
+    assert attempt(keeper, f"abc {PICTURE}").again(result(keeper, f"cba {PICTURE}")) is None
+    assert attempt(keeper, "abc").again(result(keeper, "cba")) is None
+    assert attempt(keeper, "aaaaaaaa").again(result(keeper, "aaaaaaaa")) is None  # no more rounds than its source
+
+
+def test_what_was_left_out_must_be_written(keeper: Bundle) -> None:
+    wanted = attempt(keeper, f"abc {PICTURE}").again(result(keeper, "cba"))
+    assert wanted is not None
+    ids = tuple(token.id for token in keeper.target_tokenizer.encode(PICTURE).tokens[:-1])
+    assert wanted.decoding.phrases == (ids,)
+    assert wanted.decoding.space_id == keeper.target_tokenizer.space_id > 0
+    assert (wanted.decoding.beam_size, wanted.decoding.hypotheses) == (8, 8)
+    assert replace(wanted, decoding=GREEDY) == attempt(keeper, f"abc {PICTURE}").request
+
+
+def test_a_space_goes_before_what_had_one_before_it() -> None:
+    shipped = Repository(EXPORTED).load("tatoeba-de-en", max(Repository(EXPORTED).versions()["tatoeba-de-en"]))
+    keeper = replace(shipped, manifest=shipped.manifest.model_copy(update={"keeps_literals": True}))
+    space = keeper.target_tokenizer.space_id
+
+    def phrases(text: str) -> list[tuple[int, ...]]:
+        wanted = attempt(keeper, text).again(result(keeper, "Pizza"))
+        assert wanted is not None
+        return list(wanted.decoding.phrases)
+
+    ((first, *picture),) = phrases("Pizza 🍕")
+    assert first == space
+    assert phrases("Pizza🍕") == [tuple(picture)]
+    assert phrases("🍕 Pizza (🍕)") == [(space, *picture), tuple(picture)]
+
+
+def test_circles_are_not_gone_round_again(keeper: Bundle) -> None:
+    wanted = attempt(keeper, "abc").again(result(keeper, "cbcbcbcbcb"))
+    assert wanted is not None
+    assert (wanted.decoding.no_repeat_ngram, wanted.decoding.phrases) == (4, ())
+
+
+def test_the_beam_is_no_wider_than_the_engine(keeper: Bundle) -> None:
+    wanted = attempt(keeper, f"abc {PICTURE}", most_rows=3).again(result(keeper, "cba"))
+    assert wanted is not None
+    assert wanted.decoding.rows == 3
+
+
+@pytest.mark.parametrize(
+    "decoding",
+    [
+        Decoding(beam_size=2, hypotheses=2),
+        Decoding(sampling=Sampling((1,))),
+        Decoding(prefix_ids=(5,)),
+        Decoding(prefix_ids=(5, EOS_ID)),
+    ],
+    ids=["several", "drawn", "begun", "given"],
+)
+def test_what_was_asked_for_in_another_way_stays(keeper: Bundle, decoding: Decoding) -> None:
+    assert attempt(keeper, f"abc {PICTURE}", decoding).again(result(keeper, "cba")) is None
+
+
+def test_the_empty_translation_goes_on_for_a_token_longer(letters: Bundle) -> None:
+    wanted = attempt(letters, "abc").again(result(letters, ""))
+    assert wanted is not None
+    assert wanted.decoding == Decoding(min_tokens=2)
+
+
+def test_the_better_one_has_fewer_faults_and_is_not_much_less_likely(keeper: Bundle) -> None:
+    tried, first = attempt(keeper, f"abc {PICTURE}"), result(keeper, "cba")
+    for nats, wanted in ((-0.5, f"bca {PICTURE}"), (-9.0, "cba")):
+        second = result(keeper, "bca", f"bca {PICTURE}", nats=nats)
+        assert best(keeper, tried.better(first, second)) == wanted
+        assert len(tried.better(first, second).hypotheses) == 1
+
+
+def test_faults_are_counted(keeper: Bundle) -> None:
+    tried = attempt(keeper, f"abc {PICTURE} 123")
+
+    def faults(text: str) -> Faults:
+        return tried.faults(result(keeper, text).hypotheses[0])
+
+    assert faults(f"abc {PICTURE} 123") == Faults()
+    assert faults(f"abc {PICTURE} 12") == Faults(left_out=1)
+    assert faults("abc") == Faults(left_out=2)
+    assert faults(f"abc {PICTURE} 123 {PICTURE}") == Faults(added=2)  # a hand and its colour
+    assert faults("") == Faults(empty=True)
+    assert faults(f"ababababab {PICTURE} 123") == Faults(circles=True)
+
+
+def test_in_the_engine_what_is_kept_is_there_or_the_first_answer_stays(keeper: Bundle, engine: Engine) -> None:
+    """The model's weights are random: hardly anything is kept by itself."""
+    tried_again = kept = 0
+    for number in range(30):
+        text = f"{'abcdefghij'[number % 10] * (1 + number % 3)} {PICTURE} {'年月日'[number % 3]}ab"
+        tried = attempt(keeper, text)
+        (first,) = engine.translate([tried.request])
+        if (wanted := tried.again(first)) is None:
+            continue
+        tried_again += 1
+        (second,) = engine.translate([wanted])
+        better = tried.better(first, second)
+        lost = [len(missing(tried.kept, best(keeper, one))) for one in (first, better)]
+        assert lost[1] <= lost[0]
+        ended = [one for one in second.hypotheses if one.finish_reason is FinishReason.END_OF_SENTENCE]
+        assert all(not missing(tried.kept, keeper.decode(one.target_ids).text) for one in ended)
+        kept += bool(ended)
+    assert tried_again > 10
+    assert kept > 5
