@@ -1,6 +1,6 @@
 """Everyday sentences, hard ones (scripts, emoji, capitals, numbers, dates, names, quotation marks) that the training
-text was mended by, and fresh ones that it was not, of docs/everyday, as the shipped models translate them: Markdown for
-docs/results.md.
+text was mended by, fresh ones that it was not, and a paragraph of 300 words, of docs/everyday, as the shipped models
+translate them: Markdown for docs/results.md.
 
     python -m benchmarks.everyday [MODELS]
 
@@ -39,6 +39,10 @@ def main() -> None:
         for kind in ("hard", "fresh"):
             print(f"\n#### {bundle.label}, {kind} ones\n")
             _print_table(bundle, (FOLDER / f"{kind}.{source}.txt").read_text(encoding="utf-8").splitlines(), set())
+        paragraph = (FOLDER / f"paragraph.{source}.txt").read_text(encoding="utf-8").strip()
+        print(f"\n#### {bundle.label}, a paragraph\n")
+        for text in (paragraph, *translate_texts(bundle, [paragraph])):
+            print(f"> {text}\n")
 
 
 def _print_table(bundle: Bundle, texts: list[str], marked: set[str]) -> None:
