@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from service.client import Client
-from tests.conftest import BUNDLES, FAMILIES
+from tests.conftest import BUNDLES, FAMILIES, edit_manifest
 
 HEED = [sys.executable, "-c", "from service.cli import main; main()"]
 SECONDS = 60
@@ -90,6 +90,23 @@ def test_a_text_that_fails_is_told_and_the_others_are_not_lost(server: Running) 
     assert done.returncode == 1
     assert done.stdout.splitlines() == [target, "", target]
     assert done.stderr == "heed: '': contents[1]: empty\n"
+
+
+def test_what_a_translation_lacks_is_told_and_it_is_printed_all_the_same(bundles: Path) -> None:
+    edit_manifest(bundles / "letters" / "1", lambda values: values.update(keeps_literals=True))
+    keeper = Running("--models", str(bundles), "--pause-seconds", "0")
+    texts = ["abc", "4711 ab a@b.de"]  # nothing that random weights write by themselves
+    done = heed("translate", *texts, "--model", "letters", "--address", keeper.address)
+    json_too = heed("translate", *texts, "--model", "letters", "--json", "--address", keeper.address)
+    assert keeper.terminate() == 0
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 2)
+    written = done.stdout.splitlines()[1]
+    lost = [literal for literal in ("4711", "a@b.de") if literal not in written]
+    assert lost
+    assert done.stderr == f"heed: '4711 ab a@b.de': not in the translation: {', '.join(lost)}\n"
+    told = json.loads(json_too.stdout.splitlines()[1])["translations"][0]["leftOut"]
+    assert [span["text"] for span in told] == lost
+    assert json_too.stderr == ""
 
 
 def test_what_is_too_much_for_one_call_goes_in_several() -> None:
