@@ -124,7 +124,7 @@ def _within(text: str, begin: int, end: int, is_foreign: IsForeign) -> Iterator[
             elif found := _CODE.match(text, place, end) or _NUMBER.match(text, place, end):
                 is_code, digits = found.re is _CODE, _digits(found.group())
                 if is_code or len(digits) >= _LEAST_DIGITS:
-                    yield Literal(Span(place, found.end()), found.group(), is_code or digits == found.group())
+                    yield Literal(Span(place, found.end()), found.group(), is_code or digits == _folded(found.group()))
         place = stop
 
 
@@ -164,7 +164,7 @@ def _is_of_word(character: str) -> bool:
 
 
 def _digits(number: str) -> str:
-    return "".join(filter(str.isdigit, number))
+    return "".join(filter(str.isdecimal, _folded(number)))
 
 
 def _folded(text: str) -> str:

@@ -88,7 +88,8 @@ class Attempt:
     def better(self, first: SentenceResult, second: SentenceResult) -> SentenceResult:
         """With the hypothesis that has the least faults, of equals the likeliest by token.
 
-        One that the model finds much less likely is none: then what is left out is better left out, and told.
+        One that the model finds much less likely is none: then what is left out is better left out, and told. Anything
+        is better than nothing, and than going round in circles.
         """
         if self.request.decoding.hypotheses > 1:
             return second
@@ -98,7 +99,8 @@ class Attempt:
         for other in second.hypotheses:
             its = self.faults(other)
             least = total - _MOST_NATS * (faults.count - its.count)
-            if its < faults and (faults.empty or float(other.log_probabilities.sum()) >= least):
+            hopeless = faults.empty or (faults.circles and not its.circles)
+            if its < faults and (hopeless or float(other.log_probabilities.sum()) >= least):
                 found.append((its, -float(other.log_probabilities.mean()), other))
         return replace(second, hypotheses=(min(found, key=lambda one: one[:2])[2],))
 

@@ -64,6 +64,8 @@ def test_what_is_kept_is_found(text: str, wanted: list[str]) -> None:
         ("1.299,99 € und 1990", "€1,299.99 and 1990", []),
         ("1.299,99 €", "€1,299.90", ["1.299,99"]),
         ("123 und 123", "123", ["123"]),
+        ("１２３ und १२३", "123 and १२३", []),
+        ("１２３", "321", ["１２３"]),
         ("Szymańska", "Szymanska", ["Szymańska"]),
         ("COVID-19-Pandemie", "COVID-19 pandemic", []),
         ("a@b.de und www.a@b.de", "a@b.de", ["www.a@b.de"]),

@@ -134,6 +134,12 @@ def test_the_better_one_has_fewer_faults_and_is_not_much_less_likely(keeper: Bun
         assert len(tried.better(first, second).hypotheses) == 1
 
 
+def test_anything_is_better_than_circles(keeper: Bundle) -> None:
+    tried = attempt(keeper, f"abc {PICTURE}")
+    found = tried.better(result(keeper, "cbcbcbcbcbcbcb"), result(keeper, "bca", nats=-9.0))
+    assert best(keeper, found) == "bca"
+
+
 def test_faults_are_counted(keeper: Bundle) -> None:
     tried = attempt(keeper, f"abc {PICTURE} 123")
 
