@@ -19,16 +19,24 @@ IsForeign = Callable[[str], bool]
 
 _RUN = re.compile(r"\S+")
 _EDGES = ",.;:!?…()[]{}<>\"'„“”‟«»‚‘’¿¡*"
-# An e-mail address, a web address, a name or a tag, a file or a domain; not "z.B.", nor a full stop without its space.
+# A domain or a file by its ending: what is written without a space behind a full stop ("Dr.med", "gut.Dann") is none.
+_ENDING = (
+    r"(?:[a-z]{2}|com|org|net|info|edu|gov|app|dev|shop|pdf|txt|docx?|xlsx?|pptx?|csv|json|xml|html?|jpe?g|png|gif|svg|zip|"
+    r"mp[34]|exe)"
+)
+# An e-mail address, a web address, a name or a tag, a file or a domain.
 _ADDRESS = re.compile(
-    r"[^\s@]+@[^\s@]+\.[^\s@]+|\w+://\S+|www\.\S+|[@#]\w+|\w+_\w+\S*|[\w-]{2,}(?:\.[\w-]{2,})*\.[a-z]{2,4}\d?(?:/\S*)?"
+    r"[^\s@]+@[^\s@]+\.[^\s@]+|\w+://\S+|www\.\S+|[@#]\w+|\w+_\w+\S*|"
+    rf"[\w-]{{3,}}(?:\.[\w-]{{2,}})*\.{_ENDING}(?:/\S*)?"
 )
 _MARKED = r"\d++(?:[.,'’]\d++)*+"
-_CODE = re.compile(rf"(?=[^\W\d_]*[A-Z])[^\W\d_]+-?{_MARKED}(?![^\W_])")  # LH454, COVID-19
+_CODE = re.compile(rf"[A-ZÄÖÜ]+-?{_MARKED}(?![^\W_])")  # LH454, COVID-19; not Typ-2-Diabetes
 _NUMBER = re.compile(rf"{_MARKED}(?![\w/-]|:\d)")
 _MARK_BETWEEN_DIGITS = re.compile(r"(?<=\d)[.,'’](?=\d)")
 # Each language writes these its own way, or in words.
-_DATE_OR_TIME = re.compile(r"(?i)\d{1,2}\.\d{1,2}\.(?:\d{4}|\d\d)|\d{1,2}[.:]\d\d(?=\s*(?:Uhr|h|[ap]\.?m)\b)")
+_DATE_OR_TIME = re.compile(
+    r"\d{1,2}\.\d{1,2}\.(?:\d{4}|\d\d)\b|\d{1,2}/\d{1,2}/(?:\d{4}|\d\d)\b|\d{4}-\d\d-\d\d\b|\d{1,2}[.:][0-5]\d(?!\d|[.,:]\d)"
+)
 _LEAST_DIGITS = 3
 _JOINERS = "\u200d\ufe0e\ufe0f\u20e3"  # of emoji: no symbols by themselves
 
@@ -59,7 +67,9 @@ def missing(wanted: Sequence[Literal], translation: str) -> tuple[Literal, ...]:
     """Those that ``translation`` has not, or not so often."""
     if not wanted:
         return ()
-    numbers = Counter(map(_digits, re.findall(_MARKED, translation)))
+    found = re.findall(_MARKED, translation)
+    parts = (part for number in found if not number.isdecimal() for part in re.findall(r"\d{3,}", number))
+    numbers = Counter(map(_digits, (*found, *parts)))
     rest, lost = _folded(translation), list[Literal]()
     for literal in sorted(wanted, key=lambda literal: -len(literal.text)):  # what holds another is looked for first
         folded, digits = _folded(literal.text), _digits(literal.text)
@@ -94,8 +104,8 @@ def _strange(text: str, is_foreign: IsForeign) -> Counter[str]:
 
 
 def _is_symbol(character: str) -> bool:
-    """An emoji or a sign: no punctuation, no currency, and none of a keyboard."""
-    return not character.isascii() and unicodedata.category(character) in ("So", "Sk", "Sm")
+    """An emoji or a sign: no punctuation, no currency, no degree, and none of a keyboard."""
+    return not character.isascii() and character != "°" and unicodedata.category(character) in ("So", "Sk", "Sm")
 
 
 def _without_edges(text: str, begin: int, end: int) -> tuple[int, int]:
@@ -155,7 +165,8 @@ def _joined(text: str, found: Sequence[Literal], is_foreign: IsForeign) -> Itera
 
 
 def _has_foreign(text: str, is_foreign: IsForeign) -> bool:
-    return any(character.isalpha() and is_foreign(character) for character in text)
+    """Has it a letter that is foreign without its accents, too? Those of borrowed words (café, façade) are let go."""
+    return any(letter.isalpha() and is_foreign(letter) for letter in unicodedata.normalize("NFKD", text))
 
 
 def _is_of_word(character: str) -> bool:
