@@ -2,7 +2,8 @@
 
 A model copies them as it translates, token by token, and may lose or change one. What can be told without knowing the
 languages is found here, and looked for in the translation, so that it can be asked for again, or at least named as left
-out. Pure functions of text; no model, no tokenizer. Called by the translator.
+out. What may be written otherwise is no literal: to miss one is better than to look for what no translation has. Pure
+functions of text; no model, no tokenizer. Called by the translator.
 """
 
 from __future__ import annotations
@@ -19,32 +20,41 @@ IsForeign = Callable[[str], bool]
 
 _RUN = re.compile(r"\S+")
 _EDGES = ",.;:!?…()[]{}<>\"'„“”‟«»‚‘’¿¡*"
-# A domain or a file by its ending: what is written without a space behind a full stop ("Dr.med", "gut.Dann") is none.
+# Of a domain or a file. What stands without a space behind a full stop has none of them ("Dr.med", "zu Hause.es").
 _ENDING = (
-    r"(?:[a-z]{2}|com|org|net|info|edu|gov|app|dev|shop|pdf|txt|docx?|xlsx?|pptx?|csv|json|xml|html?|jpe?g|png|gif|svg|zip|"
-    r"mp[34]|exe)"
+    r"(?:de|at|ch|uk|eu|fr|nl|dk|pl|cz|jp|cn|ru|au|br|io|ai|tv|py|js|com|org|net|info|edu|gov|app|dev|shop|pdf|txt|docx?|"
+    r"xlsx?|pptx?|csv|json|xml|html?|jpe?g|png|gif|svg|zip|mp[34]|exe)"
 )
-# An e-mail address, a web address, a name or a tag, a file or a domain.
+# An e-mail address, a web address, a name or a tag, a file or a domain. "Schüler_innen" is none.
 _ADDRESS = re.compile(
-    r"[^\s@]+@[^\s@]+\.[^\s@]+|\w+://\S+|www\.\S+|[@#]\w+|\w+_\w+\S*|"
-    rf"[\w-]{{3,}}(?:\.[\w-]{{2,}})*\.{_ENDING}(?:/\S*)?"
+    r"(?<![^\s:,;()\[\]<>\"'])[^\s@:,;()\[\]<>\"']++@[^\s@.]++(?:\.[^\s@.]++)+|(?<!\w)\w++://\S+|(?<!\w)www\.\S+|"
+    r"(?<![\w&])[@#]\w+|(?<!\w)[a-z0-9]++(?:_[a-z0-9]++)++(?:\.[a-z0-9]+)?(?![^\W_])|"
+    rf"(?<![\w.-])[\w-]{{3,}}(?:\.[\w-]{{2,}})*\.{_ENDING}(?:/\S*)?(?![^\W_])"
 )
-_MARKED = r"\d++(?:[.,'’]\d++)*+"
-_CODE = re.compile(rf"[A-ZÄÖÜ]+-?{_MARKED}(?![^\W_])")  # LH454, COVID-19; not Typ-2-Diabetes
-_NUMBER = re.compile(rf"{_MARKED}(?![\w/-]|:\d)")
-_MARK_BETWEEN_DIGITS = re.compile(r"(?<=\d)[.,'’](?=\d)")
+_POSSESSIVE = re.compile(r"['’]s$")
+_MARKED = r"\d++(?:[.,'’\u00a0\u202f]\d++)*+"
+_CODE = re.compile(rf"[A-ZÄÖÜ]+-?{_MARKED}(?:[A-Z]+\d*+)*+(?![^\W_])")  # LH454, COVID-19, H1N1; not Typ-2-Diabetes
+_NUMBER = re.compile(rf"{_MARKED}(?![\w/]|-[^\W\d]|:\d)")
+_NO_CENTS = re.compile(r"[.,]00$")
+_MARK_BETWEEN_DIGITS = re.compile(r"(?<=\d)[.,'’\u00a0\u202f](?=\d)")
 # Each language writes these its own way, or in words.
+_DATE = r"\d{1,2}\.\d{1,2}\.(?:\d{4}|\d\d)\b"
 _DATE_OR_TIME = re.compile(
-    r"\d{1,2}\.\d{1,2}\.(?:\d{4}|\d\d)\b|\d{1,2}/\d{1,2}/(?:\d{4}|\d\d)\b|\d{4}-\d\d-\d\d\b|\d{1,2}[.:][0-5]\d(?!\d|[.,:]\d)"
+    rf"{_DATE}|\d{{1,2}}/\d{{1,2}}/(?:\d{{4}}|\d\d)\b|\d{{4}}-\d\d-\d\d\b|"
+    r"(?<![$€£¥])\d{1,2}[.:][0-5]\d(?!\d|[.,:]\d)"
 )
 _LEAST_DIGITS = 3
-_JOINERS = "\u200d\ufe0e\ufe0f\u20e3"  # of emoji: no symbols by themselves
+_SKIN_TONES = frozenset(map(chr, range(0x1F3FB, 0x1F400)))
+_JOINERS = frozenset("\u200d\ufe0e\ufe0f\u20e3")  # of emoji: no symbols by themselves
+# "°" is often a word; the others are the slash of a fraction, and what SentencePiece reads as a space.
+_NO_SYMBOLS = frozenset("°\u2044\u2581\ufffd")
+_SPACES = re.compile(r"[\s\u200b\u200c\u200e\u200f\ufeff]+")
 
 
 @dataclass(frozen=True)
 class Literal:
     """A part of a text, at ``span``. ``as_it_is``: it is written alike in every language. A number with marks between
-    its digits is not (1,299.99 or 1.299,99): only its digits are looked for."""
+    its digits (1,299.99 or 1.299,99) or with a currency is not: only its digits are looked for."""
 
     span: Span
     text: str
@@ -55,11 +65,16 @@ def literals(text: str, is_foreign: IsForeign) -> tuple[Literal, ...]:
     """Those of ``text`` in its order, none within another. ``is_foreign``: is a letter of neither language?"""
     found: list[Literal] = []
     for run in _RUN.finditer(text):
-        begin, end = _without_edges(text, run.start(), run.end())
-        if _ADDRESS.fullmatch(text, begin, end):
-            found.append(Literal(Span(begin, end), text[begin:end]))
-        else:
-            found += _within(text, run.start(), run.end(), is_foreign)
+        place = run.start()
+        for address in _ADDRESS.finditer(text, run.start(), run.end()):
+            begin, end = _without_edges(text, *address.span())
+            while end < run.end() and unicodedata.combining(text[end]):
+                end += 1
+            if begin < end and begin >= place:
+                found += _within(text, place, begin, is_foreign)
+                found.append(Literal(Span(begin, end), text[begin:end]))
+                place = end
+        found += _within(text, place, run.end(), is_foreign)
     return tuple(_joined(text, found, is_foreign))
 
 
@@ -67,19 +82,23 @@ def missing(wanted: Sequence[Literal], translation: str) -> tuple[Literal, ...]:
     """Those that ``translation`` has not, or not so often."""
     if not wanted:
         return ()
-    found = re.findall(_MARKED, translation)
-    parts = (part for number in found if not number.isdecimal() for part in re.findall(r"\d{3,}", number))
-    numbers = Counter(map(_digits, (*found, *parts)))
+    written = re.findall(_MARKED, translation)
+    years = [found[-4:] for found in re.findall(_DATE, translation)]
+    numbers = Counter(_digits(number) for number in (*written, *years))
     rest, lost = _folded(translation), list[Literal]()
     for literal in sorted(wanted, key=lambda literal: -len(literal.text)):  # what holds another is looked for first
-        folded, digits = _folded(literal.text), _digits(literal.text)
-        is_number = _NUMBER.fullmatch(literal.text) is not None
-        if is_number and numbers[digits]:
-            numbers[digits] -= 1
-        elif not is_number and folded in rest:
-            rest = rest.replace(folded, " ", 1)
+        if _NUMBER.fullmatch(literal.text):
+            forms = (_digits(literal.text), _digits(_NO_CENTS.sub("", literal.text)))
+            there = next((form for form in forms if numbers[form]), None)
+            if there is not None:
+                numbers[there] -= 1
+                continue
         else:
-            lost.append(literal)
+            shorter = _by_itself(_folded(literal.text)).sub(" ", rest, count=1)
+            if shorter != rest:
+                rest = shorter
+                continue
+        lost.append(literal)
     return tuple(sorted(lost, key=lambda literal: literal.span.begin))
 
 
@@ -92,27 +111,35 @@ def added(text: str, translation: str, is_foreign: IsForeign) -> int:
 
 
 def _strange(text: str, is_foreign: IsForeign) -> Counter[str]:
-    """Symbols, foreign letters and digits, and code points that mean nothing."""
-    others = filter(lambda one: not one.isascii(), _folded(text))
+    """Symbols, letters and digits that are foreign without their accents too, and code points that mean nothing."""
+    plain = unicodedata.normalize("NFKD", _folded(text))
     return Counter(
         one
-        for one in others
-        if _is_symbol(one)
-        or (category := unicodedata.category(one)) == "Cn"
-        or (category[0] in "LN" and is_foreign(one))
+        for one in plain
+        if not one.isascii()
+        and (
+            _is_symbol(one)
+            or (category := unicodedata.category(one)) == "Cn"
+            or (category[0] in "LN" and is_foreign(one))
+        )
     )
 
 
 def _is_symbol(character: str) -> bool:
-    """An emoji or a sign: no punctuation, no currency, no degree, and none of a keyboard."""
-    return not character.isascii() and character != "°" and unicodedata.category(character) in ("So", "Sk", "Sm")
+    """An emoji or a sign: no punctuation, no currency, no accent, and none of a keyboard."""
+    if character.isascii() or character in _NO_SYMBOLS:
+        return False
+    return unicodedata.category(character) in ("So", "Sm") or character in _SKIN_TONES
 
 
 def _without_edges(text: str, begin: int, end: int) -> tuple[int, int]:
+    """An address without the punctuation around it, and the "'s" behind it."""
     while end > begin and text[end - 1] in _EDGES:
         end -= 1
     while begin < end and text[begin] in _EDGES:
         begin += 1
+    if possessive := _POSSESSIVE.search(text, begin, end):
+        end = possessive.start()
     return begin, end
 
 
@@ -130,11 +157,12 @@ def _within(text: str, begin: int, end: int, is_foreign: IsForeign) -> Iterator[
             if _has_foreign(text[place:stop], is_foreign):
                 yield Literal(Span(place, stop), text[place:stop])
             elif dated := _DATE_OR_TIME.match(text, place):
-                stop = max(stop, dated.end())
+                stop = max(stop, min(end, dated.end()))
             elif found := _CODE.match(text, place, end) or _NUMBER.match(text, place, end):
                 is_code, digits = found.re is _CODE, _digits(found.group())
                 if is_code or len(digits) >= _LEAST_DIGITS:
-                    yield Literal(Span(place, found.end()), found.group(), is_code or digits == _folded(found.group()))
+                    plain = digits == _folded(found.group()) and not _has_currency(text, *found.span())
+                    yield Literal(Span(place, found.end()), found.group(), is_code or plain)
         place = stop
 
 
@@ -169,6 +197,12 @@ def _has_foreign(text: str, is_foreign: IsForeign) -> bool:
     return any(letter.isalpha() and is_foreign(letter) for letter in unicodedata.normalize("NFKD", text))
 
 
+def _has_currency(text: str, begin: int, end: int) -> bool:
+    """Is there a sign of a currency beside it, which each language puts where it likes?"""
+    beside = text[begin - 1 : begin], text[end : end + 2].strip()[:1]
+    return any(sign and unicodedata.category(sign) == "Sc" for sign in beside)
+
+
 def _is_of_word(character: str) -> bool:
     """A letter, a digit, or a mark on one."""
     return character.isalnum() or (unicodedata.category(character)[0] == "M" and character not in _JOINERS)
@@ -178,6 +212,13 @@ def _digits(number: str) -> str:
     return "".join(filter(str.isdecimal, _folded(number)))
 
 
+def _by_itself(text: str) -> re.Pattern[str]:
+    """Where a text stands that is no part of a longer word, code or number."""
+    before = r"(?<![^\W_])" if text[0].isascii() and text[0].isalnum() else ""
+    behind = r"(?![^\W_])" if text[-1].isascii() and text[-1].isalnum() else ""
+    return re.compile(before + re.escape(text) + behind)
+
+
 def _folded(text: str) -> str:
     """As SentencePiece's normalisation, and a raised translation, leave it."""
-    return unicodedata.normalize("NFKC", text).casefold()
+    return _SPACES.sub(" ", unicodedata.normalize("NFKC", text)).casefold()

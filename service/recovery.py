@@ -12,17 +12,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from service.bundle.repository import Bundle
-from service.bundle.tokenizer import EOS_ID
-from service.engine.hypothesis import Hypothesis
-from service.engine.sentence import SentenceRequest, SentenceResult
+from service.bundle.tokenizer import EOS_ID, UNK_ID
+from service.engine.decoding import Decoding
+from service.engine.hypothesis import FinishReason, Hypothesis
+from service.engine.sentence import SentenceRequest, SentenceResult, likely_target_tokens
 from service.literals import Literal, added, literals, missing
 
 _SURE_OF_TEXT = 4  # tokens, `</s>` counted: so long a translation has text
 _BEAM = 8
-_LONGEST_ROUND = 4  # tokens
+_LONGEST_ROUND = 12  # tokens: an emoji may take eight
 _MOST_ROUNDS = 3  # "very, very, very" is none
 _NO_REPEAT = 4  # tokens, where a translation went round in circles
-_MOST_NATS = 15.0  # that a translation may be less likely for each fault less; those that read well cost 1 to 6
+_NO_SPACE = "("  # what stands behind it has none before it, and no piece is made of both
+_MOST_NATS = 10.0  # that a translation may be less likely for each fault less; those that read well cost 1 to 8
+_LEAST_MEAN = -1.5  # nats a token of what takes the place of circles: below, it is letters at random
 
 
 def kept_literals(bundle: Bundle, text: str) -> tuple[Literal, ...]:
@@ -55,25 +58,32 @@ class Attempt:
     request: SentenceRequest
     most_rows: int = _BEAM
 
-    def again(self, result: SentenceResult) -> SentenceRequest | None:
-        """What to ask where the best hypothesis is at fault; None where it is not, or where something else was wished.
+    def longer(self, result: SentenceResult) -> SentenceRequest | None:
+        """What to ask where the best hypothesis has no text; None where it has, or was given.
 
         That the empty translation is the likeliest is a fault of such models, which a wider beam makes worse (Stahlberg
-        and Byrne 2019, https://arxiv.org/abs/1908.10090): a translation must go on for a token longer. What was left
-        out must be written (``service.engine.phrases``), and no round of tokens twice. None too where the translation
-        was given, drawn or begun, several were asked for, or the model can be asked for nothing but greedy search.
+        and Byrne 2019, https://arxiv.org/abs/1908.10090): a translation must go on for a token longer.
         """
-        decoding, best = self.request.decoding, result.hypotheses[0]
-        given = decoding.prefix_ids[-1:] == (EOS_ID,)
-        if given or not self.bundle.manifest.capabilities.beam:
+        best = result.hypotheses[0]
+        least = len(best.target_ids) + 1
+        if not self._may_be_asked or least > min(_SURE_OF_TEXT, self.request.max_target_tokens):
+            return None
+        if not self.faults(best).empty:
+            return None
+        return replace(self.request, decoding=replace(self.request.decoding, min_tokens=least))
+
+    def again(self, result: SentenceResult) -> SentenceRequest | None:
+        """What to ask where the best hypothesis is at fault; None where it is not, or where something else was wished:
+        a beginning, samples, several hypotheses, or an end after so many tokens.
+
+        What was left out must be written (``service.engine.phrases``), and no round of tokens twice. Without attention,
+        where a second look can be had for it (``looked_at``): most of what is found is thrown away.
+        """
+        decoding, best, capabilities = self.request.decoding, result.hypotheses[0], self.bundle.manifest.capabilities
+        if not self._may_be_asked or decoding.sampling is not None or decoding.hypotheses > 1 or decoding.prefix_ids:
             return None
         faults = self.faults(best)
-        if faults.empty:
-            least = len(best.target_ids) + 1
-            if least > min(_SURE_OF_TEXT, self.request.max_target_tokens):
-                return None
-            return replace(self.request, decoding=replace(decoding, min_tokens=least))
-        if faults == Faults() or decoding.sampling is not None or decoding.hypotheses > 1 or decoding.prefix_ids:
+        if faults == Faults() or faults.empty or (best.finish_reason is FinishReason.LENGTH and not faults.circles):
             return None
         beam = max(min(_BEAM, self.most_rows), decoding.beam_size)
         wider = replace(decoding, beam_size=beam, hypotheses=beam)
@@ -83,26 +93,53 @@ class Attempt:
             wider = replace(wider, phrases=self._phrases(), space_id=self.bundle.target_tokenizer.space_id)
         if faults.added:
             wider = replace(wider, suppressed_ids=wider.suppressed_ids | self._other_characters())
-        return replace(self.request, decoding=wider)
+        most = self.request.max_target_tokens
+        likely = likely_target_tokens(len(self.request.source_ids), most) + sum(map(len, wider.phrases))
+        return replace(
+            self.request,
+            decoding=wider,
+            max_target_tokens=min(most, likely),
+            attention="none" if capabilities.prefix else self.request.attention,
+        )
 
     def better(self, first: SentenceResult, second: SentenceResult) -> SentenceResult:
-        """With the hypothesis that has the least faults, of equals the likeliest by token.
+        """The first, or the second with the one hypothesis that has the least faults, of equals the likeliest by token.
 
-        One that the model finds much less likely is none: then what is left out is better left out, and told. Anything
-        is better than nothing, and than going round in circles.
+        One that the model finds much less likely is none: then what is left out is better left out, and told. Instead
+        of circles, which a model finds likely, any that it does not find odd will do.
         """
-        if self.request.decoding.hypotheses > 1:
-            return second
         before = first.hypotheses[0]
         faults, total = self.faults(before), float(before.log_probabilities.sum())
-        found = [(faults, -float(before.log_probabilities.mean()), before)]
+        found = []
         for other in second.hypotheses:
-            its = self.faults(other)
+            its, mean = self.faults(other), float(other.log_probabilities.mean())
             least = total - _MOST_NATS * (faults.count - its.count)
-            hopeless = faults.empty or (faults.circles and not its.circles)
-            if its < faults and (hopeless or float(other.log_probabilities.sum()) >= least):
-                found.append((its, -float(other.log_probabilities.mean()), other))
+            likely = float(other.log_probabilities.sum()) >= least
+            instead = faults.circles and not its.circles and mean >= _LEAST_MEAN
+            if its < faults and other.finish_reason is not FinishReason.LENGTH and (likely or instead):
+                found.append((its, -mean, other))
+        if not found:
+            return first
         return replace(second, hypotheses=(min(found, key=lambda one: one[:2])[2],))
+
+    def looked_at(self, chosen: SentenceResult) -> SentenceRequest | None:
+        """What to ask for the attention of what was chosen: to write it once more. None where it has it."""
+        (hypothesis,) = chosen.hypotheses
+        if self.request.attention == "none" or not self.bundle.manifest.capabilities.prefix:
+            return None
+        given = Decoding(prefix_ids=hypothesis.target_ids)
+        return replace(self.request, decoding=given, max_target_tokens=len(hypothesis.target_ids))
+
+    def with_attention(self, chosen: SentenceResult, looked: SentenceResult) -> SentenceResult:
+        """``chosen``, with what ``looked_at`` gave; its numbers stay those that it was chosen by."""
+        (hypothesis,) = chosen.hypotheses
+        return replace(chosen, hypotheses=(replace(hypothesis, attention=looked.hypotheses[0].attention),))
+
+    @property
+    def _may_be_asked(self) -> bool:
+        """Was the translation not given, and can the model be asked for anything but greedy search?"""
+        given = self.request.decoding.prefix_ids[-1:] == (EOS_ID,)
+        return not given and self.bundle.manifest.capabilities.beam
 
     def faults(self, hypothesis: Hypothesis) -> Faults:
         written = self.bundle.decode(hypothesis.target_ids).text
@@ -121,20 +158,23 @@ class Attempt:
         """Bytes that begin characters such as the text has none of."""
         text = unicodedata.normalize("NFKC", self.text)
         there = {character.encode(errors="ignore")[:1] for character in text}
-        values = self.bundle.target_tokenizer.byte_values().items()
+        values = self.bundle.target_tokenizer.byte_values.items()
         return frozenset(token for token, value in values if value > 0x7F and bytes([value]) not in there)
 
     def _phrases(self) -> tuple[tuple[int, ...], ...]:
-        """What must be written, in tokens; nothing where there is no room for it."""
-        tokenizer = self.bundle.target_tokenizer
-        phrases = []
-        for literal in self.kept:
-            if literal.as_it_is:
-                ids = tuple(token.id for token in tokenizer.encode(literal.text).tokens if not token.special)
-                begins = literal.span.begin == 0 or self.text[literal.span.begin - 1].isspace()
-                phrases.append(ids if begins or ids[0] != tokenizer.space_id else ids[1:])
+        """What must be written, in tokens, as far as it can be; nothing where there is no room for it."""
+        never = {UNK_ID, *self.request.decoding.suppressed_ids}
+        cut = (self._cut(literal) for literal in self.kept if literal.as_it_is)
+        phrases = tuple(ids for ids in cut if ids and never.isdisjoint(ids))
         room = self.request.max_target_tokens - 1
-        return tuple(phrases) if all(phrases) and sum(map(len, phrases)) <= room else ()
+        return phrases if sum(map(len, phrases)) <= room else ()
+
+    def _cut(self, literal: Literal) -> tuple[int, ...]:
+        """Its tokens, with a space before them where there is one in the text."""
+        begin = literal.span.begin
+        before = "" if begin == 0 or self.text[begin - 1].isspace() else _NO_SPACE
+        tokens = self.bundle.target_tokenizer.encode(before + literal.text).tokens
+        return tuple(token.id for token in tokens if not token.special and token.begin >= len(before))
 
 
 def _rounds(ids: Sequence[int]) -> int:

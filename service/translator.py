@@ -6,6 +6,7 @@ Knows text, models and attention; nothing of gRPC or protobuf. Called by ``rpc``
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 import uuid
@@ -54,6 +55,7 @@ _log = logging.getLogger(__name__)
 _RETRY_SECONDS = 0.2
 _TURN_SECONDS = 0.001
 _LONG_CHARACTERS = 2000
+_TRIED_TOGETHER = 16  # sentences of a call whose second tries, each of several rows, take a part of the queue at once
 
 
 @dataclass(frozen=True)
@@ -339,24 +341,54 @@ class Translator:
         attempts: Sequence[Attempt],
         answers: list[SentenceResult | HeedError],
     ) -> None:
-        """Put better answers in the place of those that are at fault. Where there is no time or room for it, the first
-        ones stay."""
-        again = {
-            place: wanted
-            for place, (attempt, answer) in enumerate(zip(attempts, answers, strict=True))
-            if isinstance(answer, SentenceResult) and (wanted := attempt.again(answer)) is not None
-        }
-        if not again:
-            return
-        self._metrics.second_tries.labels(model.name, str(model.version)).inc(len(again))
+        """Put better answers in the place of those that are at fault (``service.recovery``).
+
+        What has no text must be asked for again; for the rest, where there is no time or room for it, the first answer
+        stays.
+        """
+        done = {place: answer for place, answer in enumerate(answers) if isinstance(answer, SentenceResult)}
+        empty = {place: ask for place, answer in done.items() if (ask := attempts[place].longer(answer)) is not None}
+        if empty:
+            for place, longer in zip(empty, await self._submit(request, model, list(empty.values())), strict=True):
+                answers[place] = longer
+        again, turn = dict[int, SentenceRequest](), _Turn()
+        for place, answer in done.items():
+            if place not in empty and (ask := attempts[place].again(answer)) is not None:
+                again[place] = ask
+            await turn.over()
+        for begin in range(0, len(again), _TRIED_TOGETHER):
+            part = dict(itertools.islice(again.items(), begin, begin + _TRIED_TOGETHER))
+            chosen = {
+                place: better
+                for place, second in (await self._spare(model, part)).items()
+                if (better := attempts[place].better(done[place], second)) is not done[place]
+            }
+            looks = {place: ask for place, one in chosen.items() if (ask := attempts[place].looked_at(one)) is not None}
+            looked = await self._spare(model, looks) if looks else {}
+            for place, one in chosen.items():
+                if place not in looks:
+                    answers[place] = one
+                elif place in looked:
+                    answers[place] = attempts[place].with_attention(one, looked[place])
+
+    async def _spare(self, model: ServedModel, wanted: dict[int, SentenceRequest]) -> dict[int, SentenceResult]:
+        """The answers there are within half of the time that is left: what could be done without is no reason to fail,
+        nor to be late."""
+        now = time.monotonic()
+        requests = [
+            one if one.deadline is None else replace(one, deadline=now + (one.deadline - now) / 2)
+            for one in wanted.values()
+        ]
         try:
-            found = await self._submit(request, model, list(again.values()))
-        except (OverloadedError, InvalidFieldError, DeadlineExceededError):
-            return
-        for place, answer in zip(again, found, strict=True):
-            first = answers[place]
-            if isinstance(answer, SentenceResult) and isinstance(first, SentenceResult):
-                answers[place] = attempts[place].better(first, answer)
+            futures = model.engine.submit(requests)
+        except (QueueFullError, StoppedError):
+            return {}
+        self._metrics.second_tries.labels(model.name, str(model.version)).inc(len(requests))
+        found = await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
+        for failed in found:
+            if isinstance(failed, BaseException) and not isinstance(failed, EngineError):
+                raise failed
+        return {place: one for place, one in zip(wanted, found, strict=True) if isinstance(one, SentenceResult)}
 
     async def _submit(
         self, request: TranslateRequest, model: ServedModel, requests: list[SentenceRequest]

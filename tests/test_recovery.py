@@ -14,7 +14,7 @@ from service.engine.decoding import GREEDY, Decoding, Sampling
 from service.engine.engine import Engine, EngineSettings
 from service.engine.hypothesis import FinishReason, Hypothesis
 from service.engine.onnx_model import OnnxModel
-from service.engine.sentence import SentenceRequest, SentenceResult, Timings
+from service.engine.sentence import SentenceRequest, SentenceResult, Timings, likely_target_tokens
 from service.literals import missing
 from service.recovery import Attempt, Faults, kept_literals
 from tests.conftest import EXPORTED
@@ -75,7 +75,9 @@ def test_what_was_left_out_must_be_written(keeper: Bundle) -> None:
     assert wanted.decoding.phrases == (ids,)
     assert wanted.decoding.space_id == keeper.target_tokenizer.space_id > 0
     assert (wanted.decoding.beam_size, wanted.decoding.hypotheses) == (8, 8)
-    assert replace(wanted, decoding=GREEDY) == attempt(keeper, f"abc {PICTURE}").request
+    request = attempt(keeper, f"abc {PICTURE}").request
+    likely = likely_target_tokens(len(request.source_ids), MOST) + len(ids)
+    assert replace(wanted, decoding=GREEDY) == replace(request, max_target_tokens=min(MOST, likely))
 
 
 def test_a_space_goes_before_what_had_one_before_it() -> None:
@@ -121,9 +123,12 @@ def test_what_was_asked_for_in_another_way_stays(keeper: Bundle, decoding: Decod
 
 
 def test_the_empty_translation_goes_on_for_a_token_longer(letters: Bundle) -> None:
-    wanted = attempt(letters, "abc").again(result(letters, ""))
+    tried = attempt(letters, "abc")
+    wanted = tried.longer(result(letters, ""))
     assert wanted is not None
     assert wanted.decoding == Decoding(min_tokens=2)
+    assert tried.longer(result(letters, "a")) is tried.again(result(letters, "")) is None
+    assert attempt(letters, "abc", Decoding(prefix_ids=(EOS_ID,))).longer(result(letters, "")) is None
 
 
 def test_the_better_one_has_fewer_faults_and_is_not_much_less_likely(keeper: Bundle) -> None:
@@ -134,10 +139,50 @@ def test_the_better_one_has_fewer_faults_and_is_not_much_less_likely(keeper: Bun
         assert len(tried.better(first, second).hypotheses) == 1
 
 
-def test_anything_is_better_than_circles(keeper: Bundle) -> None:
+def test_what_cannot_be_written_or_must_not_be_is_not_asked_for(keeper: Bundle) -> None:
+    """Of the letters that its vocabulary has not, and of what the client will not have."""
+    first = result(keeper, "cba")
+    for text, decoding in (("abc Ω", GREEDY), (f"abc {PICTURE}", Decoding(suppressed_ids=frozenset([38, 37])))):
+        wanted = attempt(keeper, text, decoding).again(first)
+        assert wanted is not None
+        assert wanted.decoding.phrases == ()
+    both = attempt(keeper, f"abc Ω {PICTURE}").again(first)
+    assert both is not None
+    assert len(both.decoding.phrases) == 1
+
+
+def test_what_was_cut_by_its_length_is_not_asked_for_again(keeper: Bundle) -> None:
+    (hypothesis,) = result(keeper, "cba").hypotheses
+    cut = SentenceResult((replace(hypothesis, finish_reason=FinishReason.LENGTH),), Timings(0.0, 0.0, 0.0))
+    assert attempt(keeper, f"abc {PICTURE}").again(cut) is None
+
+
+def test_attention_is_had_for_what_is_chosen_alone(keeper: Bundle, engine: Engine) -> None:
     tried = attempt(keeper, f"abc {PICTURE}")
-    found = tried.better(result(keeper, "cbcbcbcbcbcbcb"), result(keeper, "bca", nats=-9.0))
-    assert best(keeper, found) == "bca"
+    tried = replace(tried, request=replace(tried.request, attention="full"))
+    wanted = tried.again(result(keeper, "cba"))
+    assert wanted is not None
+    assert wanted.attention == "none"
+    chosen = result(keeper, f"cba {PICTURE}", nats=-0.5)
+    ask = tried.looked_at(chosen)
+    assert ask is not None
+    (looked,) = engine.translate([ask])
+    (found,) = tried.with_attention(chosen, looked).hypotheses
+    assert replace(found, attention={}) == chosen.hypotheses[0]
+    assert looked.hypotheses[0].target_ids == found.target_ids
+    for weights in found.attention.values():
+        assert weights.shape[0] == len(found.target_ids)
+        np.testing.assert_allclose(weights.sum(axis=-1), 1.0, atol=1e-5)
+    assert attempt(keeper, "abc").looked_at(chosen) is None
+
+
+def test_what_is_not_odd_is_better_than_circles(keeper: Bundle) -> None:
+    tried, circles = attempt(keeper, f"abc {PICTURE}"), result(keeper, "cbcbcbcbcbcbcb", nats=-0.01)
+    assert (
+        best(keeper, tried.better(circles, result(keeper, "bca" * 10, nats=-1.4))) == "cbcbcbcbcbcbcb"
+    )  # in circles, too
+    assert best(keeper, tried.better(circles, result(keeper, "bcabacaabbcca", nats=-1.4))) == "bcabacaabbcca"
+    assert best(keeper, tried.better(circles, result(keeper, "bcabacaabbcca", nats=-1.6))) == "cbcbcbcbcbcbcb"
 
 
 def test_faults_are_counted(keeper: Bundle) -> None:
@@ -165,11 +210,11 @@ def test_in_the_engine_what_is_kept_is_there_or_the_first_answer_stays(keeper: B
             continue
         tried_again += 1
         (second,) = engine.translate([wanted])
-        better = tried.better(first, second)
-        lost = [len(missing(tried.kept, best(keeper, one))) for one in (first, better)]
-        assert lost[1] <= lost[0]
+        assert len(second.hypotheses) == 8
         ended = [one for one in second.hypotheses if one.finish_reason is FinishReason.END_OF_SENTENCE]
         assert all(not missing(tried.kept, keeper.decode(one.target_ids).text) for one in ended)
+        if tried.better(first, second) is not first:
+            assert tried.faults(tried.better(first, second).hypotheses[0]) < tried.faults(first.hypotheses[0])
         kept += bool(ended)
     assert tried_again > 10
     assert kept > 5

@@ -159,7 +159,9 @@ def translate_texts(
         results = engine.translate(requests)
         for place, (sentence, request) in enumerate(zip(sentences, requests, strict=True)):
             attempt = Attempt(bundle, sentence, kept_literals(bundle, sentence), request, engine.rows)
-            if (wanted := attempt.again(results[place])) is not None:
+            if (longer := attempt.longer(results[place])) is not None:
+                (results[place],) = engine.translate([longer])
+            elif (wanted := attempt.again(results[place])) is not None:
                 results[place] = attempt.better(results[place], *engine.translate([wanted]))
     finally:
         engine.stop()

@@ -83,6 +83,7 @@ class Tokenizer:
         identity = int(self._processor.piece_to_id(piece))
         return identity if self._processor.id_to_piece(identity) == piece else None
 
+    @cached_property
     def byte_values(self) -> dict[int, int]:
         """The pieces that are one byte each, of which characters are made that the vocabulary does not have: id to
         byte. Empty for a vocabulary without byte fallback."""

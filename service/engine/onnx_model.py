@@ -153,7 +153,7 @@ class OnnxModel:
         #: Sentences before each sentence that ``encode`` reads.
         self.context_sentences = manifest.context_sentences
         #: Of the target vocabulary; what is written is made of whole characters.
-        self.byte_tokens = ByteTokens(bundle.target_tokenizer.byte_values())
+        self.byte_tokens = ByteTokens(bundle.target_tokenizer.byte_values)
         self._next_state = {state.next_name: state.name for state in manifest.state}
 
     def encode(self, feeds: dict[str, Array], attention: AttentionVariant) -> EncodeOutput:

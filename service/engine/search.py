@@ -307,14 +307,12 @@ class Search:
                 row[following] = True
 
     def _keep_phrases(self, allowed: npt.NDArray[np.bool_]) -> None:
-        """What was begun is written to its end, whatever the other rules say; nothing ends before all are written."""
+        """Nothing ends before all are written, and a rule above forbids none of them."""
         for row, node in zip(allowed, self.live, strict=True):
-            if node.unwritten is None or not node.unwritten.left:
-                continue
-            row[EOS_ID] = False
-            if node.unwritten.binds:
-                row[:] = False
-                row[list(node.unwritten.next)] = True
+            if node.unwritten is not None and node.unwritten.lacking:
+                row[EOS_ID] = False
+                if self._byte_tokens.next(node.backwards()) is None:
+                    row[list(node.unwritten.next)] = True
 
     # --- choices ------------------------------------------------------------------------------------------------------
 
@@ -331,7 +329,8 @@ class Search:
         shared among them by what they have yet to write: the best of each share in turn, until it is full.
 
         What is within a phrase is a share of its own, where tokens that were no choice do not count: at every step
-        another hypothesis may begin the phrase, and would seem the better one for having none of it behind it.
+        another hypothesis may begin the phrase, and would seem the better one for having none of it behind it. What
+        breaks off is compared with what never began.
         """
         candidates = dict.fromkeys(self._best_of(judged))
         for place, node in enumerate(self.live):
@@ -346,7 +345,7 @@ class Search:
             if state.given:
                 before = itertools.islice(node.path()[::-1], state.given - 1)
                 score -= float(judged[place, token]) + sum(earlier.log_probability for earlier in before)
-            shares.setdefault((len(state.left), not state.begun), []).append((-score, place, token))
+            shares.setdefault((len(state.lacking), not state.within), []).append((-score, place, token))
         ranked = [sorted(shares[share]) for share in sorted(shares)]
         turns = itertools.chain.from_iterable(itertools.zip_longest(*ranked))
         return [(place, token) for _, place, token in itertools.islice(filter(None, turns), self.rows)]

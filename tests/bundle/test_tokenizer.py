@@ -90,11 +90,11 @@ def test_an_unknown_character_is_unknown_at_its_own_place(letters: Bundle) -> No
 
 def test_the_bytes_of_a_vocabulary_are_those_that_write_what_it_does_not_have(letters: Bundle) -> None:
     shipped = Tokenizer.load(max((EXPORTED / "tatoeba-de-en").glob("*/target.spm")))
-    values = shipped.byte_values()
+    values = shipped.byte_values
     assert sorted(values.values()) == list(range(256))
     written = [values[token] for token in shipped.encode_ids("😀") if token in values]
     assert bytes(written).decode() == "😀"
-    assert letters.target_tokenizer.byte_values() == {}
+    assert letters.target_tokenizer.byte_values == {}
 
 
 def test_no_tokenizer_no_load() -> None:

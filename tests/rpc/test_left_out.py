@@ -8,14 +8,16 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import grpc
+import numpy as np
 import pytest
-from heed.v1 import translation_pb2
+from heed.v1 import attention_pb2, translation_pb2
 from heed.v1.translation_pb2 import DecodingOptions
 from heed.v1.translation_service_pb2 import ListModelsRequest, ScorePair, ScoreRequest, TranslateRequest
 from heed.v1.translation_service_pb2_grpc import TranslationServiceStub
 
 from service.engine.engine import Engine
-from service.engine.errors import DeadlineError, QueueFullError
+from service.engine.errors import DeadlineError, QueueFullError, StoppedError
 from service.engine.sentence import SentenceRequest, SentenceResult
 from service.rpc.server import Server
 from tests.conftest import edit_manifest, tiny_settings
@@ -82,27 +84,69 @@ async def test_a_batch_changes_no_answer(stub: TranslationServiceStub) -> None:
         assert alone.left_out == one.left_out
 
 
-@pytest.mark.parametrize("error", [QueueFullError(9, 9, 9), QueueFullError(9, 0, 1), DeadlineError()])
+@pytest.mark.parametrize("error", [QueueFullError(9, 9, 9), QueueFullError(9, 0, 1), StoppedError(), DeadlineError()])
 async def test_without_room_or_time_for_a_second_try_the_first_answer_stays(
     stub: TranslationServiceStub, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    submit = Engine.submit
+    submit, refused = Engine.submit, list[int]()
 
-    def refused(engine: Engine, requests: Sequence[SentenceRequest]) -> list[Future[SentenceResult]]:
+    def no_second(engine: Engine, requests: Sequence[SentenceRequest]) -> list[Future[SentenceResult]]:
         if all(request.decoding.rows == 1 for request in requests):
             return submit(engine, requests)
-        if isinstance(error, QueueFullError):
+        refused.append(len(requests))
+        if not isinstance(error, DeadlineError):
             raise error
         futures: list[Future[SentenceResult]] = [Future() for _ in requests]
         for future in futures:
             future.set_exception(error)
         return futures
 
-    before = await translated(stub, *TEXTS)
-    monkeypatch.setattr(Engine, "submit", refused)
-    after = await translated(stub, *TEXTS)
-    assert [told(text, one) for text, one in zip(TEXTS, after, strict=True)] == [lacks(one) for one in after]
-    assert sum(len(one.left_out) for one in after) >= sum(len(one.left_out) for one in before)
+    monkeypatch.setattr(Engine, "submit", no_second)
+    found = await translated(stub, *TEXTS)
+    assert refused
+    assert [told(text, one) for text, one in zip(TEXTS, found, strict=True)] == [lacks(one) for one in found]
+    assert all(one.hypotheses[0].text for one in found)
+
+
+async def test_a_second_try_takes_half_of_the_time_that_is_left(
+    stub: TranslationServiceStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit, deadlines = Engine.submit, list[float]()
+
+    def seen(engine: Engine, requests: Sequence[SentenceRequest]) -> list[Future[SentenceResult]]:
+        deadlines.extend(request.deadline for request in requests if request.deadline is not None)
+        return submit(engine, requests)
+
+    monkeypatch.setattr(Engine, "submit", seen)
+    await stub.Translate(TranslateRequest(model="letters", contents=TEXTS[:1]), timeout=50)
+    first, second = deadlines
+    assert 20 < first - second < 26
+
+
+async def test_more_second_tries_than_the_queue_holds_come_in_parts(bundles: Path) -> None:
+    edit_manifest(bundles / "letters" / "1", lambda values: values.update(keeps_literals=True))
+    running = Server(tiny_settings(models=bundles, queue_tokens=8000))
+    await running.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{running.port}") as channel:
+        stub = TranslationServiceStub(channel)
+        together = await translated(stub, *TEXTS * 12)
+        alone = [(await translated(stub, text))[0] for text in TEXTS]
+    await running.stop()
+    assert [one.hypotheses[0].text for one in together] == [one.hypotheses[0].text for one in alone] * 12
+
+
+async def test_attention_of_a_second_try_is_the_models_own(stub: TranslationServiceStub) -> None:
+    """As forced decoding of the same translation has it."""
+    attention = attention_pb2.AttentionOptions(view=attention_pb2.ATTENTION_VIEW_FULL)
+    plain = await translated(stub, *TEXTS)
+    found = await translated(stub, *TEXTS, attention=attention)
+    assert [one.hypotheses[0].text for one in found] == [one.hypotheses[0].text for one in plain]
+    for one in found:
+        best = one.hypotheses[0]
+        for matrix in best.attention.matrices:
+            assert matrix.shape[1] == len(best.tokens)
+            weights = np.frombuffer(matrix.data, "<f4").reshape(matrix.shape)
+            np.testing.assert_allclose(weights.sum(axis=-1), 1.0, atol=1e-5)
 
 
 async def test_what_is_judged_is_not_asked_for_again(stub: TranslationServiceStub) -> None:
