@@ -33,19 +33,35 @@ class SamplingRequest:
 
 @dataclass(frozen=True)
 class DecodingRequest:
-    """As ``heed.v1.DecodingOptions``; None and empty mean: not said. ``seed`` None: one is drawn, and told."""
+    """As ``heed.v1.DecodingOptions``; None and empty mean: not said. ``seed`` None: one is drawn, and told.
+
+    ``beam_size`` and ``length_penalty`` are the model's own where they are not said (``of_model``).
+    """
 
     max_output_tokens: int | None = None
     min_output_tokens: int = 0
-    beam_size: int = 1
+    beam_size: int | None = None
     hypotheses: int = 1
-    length_penalty: float = 0.0
+    length_penalty: float | None = None
     coverage_penalty: float = 0.0
     sampling: SamplingRequest | None = None
     seed: int | None = None
     repetition_penalty: float = 1.0
     no_repeat_ngram_size: int = 0
     suppressed_pieces: tuple[str, ...] = ()
+
+    def of_model(self, manifest: Manifest, most_rows: int, searched: bool = True) -> DecodingRequest:
+        """With the model's own beam and length penalty where none are said; ``most_rows`` of a batch.
+
+        Samples, and what is not ``searched`` for, have no beam; greedy search has no use for a length penalty.
+        """
+        defaults, plain = manifest.decoding, self.sampling is not None or not searched
+        beam, penalty = self.beam_size, self.length_penalty
+        if beam is None:
+            beam = 1 if plain else min(defaults.beam_size, MOST_ROWS, most_rows)
+        if penalty is None:
+            penalty = defaults.length_penalty if beam > 1 else 0.0
+        return replace(self, beam_size=beam, length_penalty=penalty)
 
     def seeded(self) -> DecodingRequest:
         """With a seed, where something is to be drawn."""
@@ -54,12 +70,17 @@ class DecodingRequest:
         return replace(self, seed=secrets.randbelow(_SEEDS))
 
 
-#: Greedy search and nothing else.
+#: Nothing is said.
 PLAIN = DecodingRequest()
+#: Greedy search and nothing else.
+GREEDY = DecodingRequest(beam_size=1, length_penalty=0.0)
 
 
 def check_decoding(request: DecodingRequest, manifest: Manifest, most_rows: int) -> None:
-    """Raises InvalidFieldError, or UnsupportedError for what the model cannot do. ``most_rows`` of a batch."""
+    """Raises InvalidFieldError, or UnsupportedError for what the model cannot do. ``request`` is ``of_model``,
+    ``most_rows`` of a batch."""
+    if request.beam_size is None or request.length_penalty is None:
+        raise ValueError("a request is checked when it is of a model")
     limit, rows = manifest.limits.max_target_tokens, min(MOST_ROWS, most_rows)
     most = request.max_output_tokens if request.max_output_tokens is not None else limit
     _check_range("max_output_tokens", most, 1, limit, f"{manifest.name} allows")
@@ -82,11 +103,11 @@ def check_decoding(request: DecodingRequest, manifest: Manifest, most_rows: int)
     if request.coverage_penalty and manifest.alignment is None:
         raise UnsupportedError("NO_ATTENTION", f"{manifest.name} attends to nothing: leave decoding.coverage_penalty")
     if manifest.capabilities.generation == "one_shot":
-        if request.max_output_tokens not in (None, limit) or replace(request, max_output_tokens=None) != PLAIN:
+        if request.max_output_tokens not in (None, limit) or replace(request, max_output_tokens=None) != GREEDY:
             raise UnsupportedError(
                 "ONE_SHOT", f"{manifest.name} writes its {limit} tokens in one pass: leave decoding as it is"
             )
-    elif not manifest.capabilities.beam and replace(request, max_output_tokens=None) != PLAIN:
+    elif not manifest.capabilities.beam and replace(request, max_output_tokens=None) != GREEDY:
         raise UnsupportedError(
             "GREEDY_ONLY",
             f"{manifest.name} reads its own guesses, not what search chose: leave decoding as it is",
@@ -140,7 +161,10 @@ def prefix_ids(prefix: TokenizedText, field: str, bundle: Bundle, most: int, who
 def to_decoding(
     request: DecodingRequest, suppressed: frozenset[int], prefix: tuple[int, ...], place: tuple[int, ...]
 ) -> Decoding:
-    """The engine's options for one sentence; ``place`` tells its draws from those of the request's other sentences."""
+    """The engine's options for one sentence; ``request`` is ``of_model``, ``place`` tells its draws from those of the
+    request's other sentences."""
+    if request.beam_size is None or request.length_penalty is None:
+        raise ValueError("a request is decoded when it is of a model")
     sampling = None
     if request.sampling is not None and request.seed is not None:
         of = request.sampling

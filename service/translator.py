@@ -123,6 +123,8 @@ class Translator:
         if self._draining:
             raise UnavailableError("DRAINING", "the server is shutting down", retry_seconds=1.0)
         model = self._registry.resolve(request.model, request.version, request.source_language, request.target_language)
+        decoding = request.decoding.of_model(model.bundle.manifest, model.engine.rows, request.targets is None)
+        request = replace(request, decoding=decoding)
         self._check(request, model)
         request = replace(request, decoding=request.decoding.seeded())
         maps = select_maps(model.bundle.manifest, model.engine.attention_maps, request.attention)
@@ -188,7 +190,7 @@ class Translator:
     def _refuse_if_full(self, request: TranslateRequest, model: ServedModel) -> None:
         """A full queue is answered before any work is done for the answer. A text has at least two source tokens."""
         load = model.engine.load()
-        rows = max(request.decoding.beam_size, request.decoding.hypotheses)
+        rows = max(request.decoding.beam_size or 1, request.decoding.hypotheses)
         target = 2 if request.targets is not None else rows * likely_target_tokens(2, _output_limit(request, model))
         wanted = len(request.texts) * (2 + target)
         if load.held_tokens + wanted > load.limit_tokens:

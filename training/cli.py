@@ -99,9 +99,12 @@ def evaluate(
     models: Annotated[Path, typer.Option(help="The repository that holds the exported bundle.")] = Path("exported"),
     limit: Annotated[int, typer.Option(min=1, help="How many sentences at most.")] = 10_000,
     seed: Annotated[int | None, typer.Option(help="Make fresh strings now instead of reading the test set.")] = None,
-    beam: Annotated[int, typer.Option(min=1, max=64, help="Of text: hypotheses of a beam; 1 is greedy search.")] = 1,
+    beam: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="Of text: hypotheses of a beam, 1 is greedy search; or as exported."),
+    ] = None,
     length_penalty: Annotated[
-        float, typer.Option(min=0.0, help="Of text: 0 the likeliest, 1 the likeliest by token.")
+        float, typer.Option(min=0.0, help="Of text, with --beam: 0 the likeliest, 1 the likeliest by token.")
     ] = 0.0,
 ) -> None:
     """Translate the test set with the service's own engine; print its scores: of a task exact match and attention
@@ -114,7 +117,8 @@ def evaluate(
     from training.evaluate import evaluate_bundle, evaluate_texts
 
     if settings.task is None and seed is None:
-        evaluate_texts(settings, models, limit, _console, Decoding(beam_size=beam, length_penalty=length_penalty))
+        decoding = None if beam is None else Decoding(beam_size=beam, length_penalty=length_penalty)
+        evaluate_texts(settings, models, limit, _console, decoding)
     else:
         evaluate_bundle(settings, models, limit, seed, _console)
 

@@ -412,6 +412,8 @@ class ExportConfig(_Section):
     limits: LimitsConfig
     reads_plainly: bool = False  # words in capitals truecased, quotation marks plain (``service.bundle.reading``)
     splits_sentences: bool = False  # the service cuts texts into sentences, where the model has read single ones
+    beam_size: Annotated[int, Field(ge=1, le=64)] = 1  # of calls that do not say it; 1: greedy search
+    length_penalty: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0  # likewise
     keeps_literals: bool = False  # the service looks for emoji, addresses and the like in translations, and asks again
     golden_sentences: list[str | Annotated[list[str], Field(min_length=1)] | GoldenText] = Field(min_length=1)
 

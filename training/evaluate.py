@@ -16,7 +16,7 @@ from service.bundle.errors import BundleError
 from service.bundle.manifest import Precision
 from service.bundle.repository import Bundle, Repository
 from service.bundle.tokenizer import EOS_ID, PAD_ID, TokenizedText
-from service.engine.decoding import GREEDY, Decoding
+from service.engine.decoding import Decoding
 from service.engine.engine import Engine, EngineSettings
 from service.engine.hypothesis import Hypothesis
 from service.engine.onnx_model import open_model
@@ -105,10 +105,11 @@ def _load(config: Config, models: Path) -> Bundle:
 
 
 def evaluate_texts(
-    config: Config, models: Path, limit: int, console: Console, decoding: Decoding = GREEDY
+    config: Config, models: Path, limit: int, console: Console, decoding: Decoding | None = None
 ) -> dict[Precision, dict[str, TextScores]]:
     """Translate the test part of a corpus of files, each source once; print and return BLEU, chrF and exact match, in
-    each precision that the bundle has. Raises TrainingError when the bundle is refused.
+    each precision that the bundle has. ``decoding`` None: as the model is made. Raises TrainingError when the bundle is
+    refused.
     """
     examples = list(itertools.islice(Corpus(config.run_directory / "data").examples("test"), limit))
     bundle = _load(config, models)
@@ -132,8 +133,9 @@ def evaluate_texts(
                 table.add_row(f"{precision}, {part}", str(score.sentences), *numbers)
                 signatures |= {score.bleu_signature, score.chrf_signature}
     console.print(table)
-    search = f"beam {decoding.beam_size}, length penalty {decoding.length_penalty:g}"
-    console.print("greedy search" if decoding.is_plain else search, highlight=False)
+    used = decoding or default_decoding(bundle)
+    search = f"beam {used.beam_size}, length penalty {used.length_penalty:g}"
+    console.print("greedy search" if used.is_plain else search, highlight=False)
     for signature in sorted(signatures):
         console.print(signature, highlight=False, markup=False)
     return scores
@@ -144,9 +146,11 @@ def translate_texts(
     texts: Sequence[str],
     precision: Precision = "fp32",
     target_language: str = "",
-    decoding: Decoding = GREEDY,
+    decoding: Decoding | None = None,
 ) -> list[str]:
-    """As the service does: sentence by sentence where the bundle says so."""
+    """As the service does: sentence by sentence where the bundle says so, by the model's own search where none is
+    named."""
+    decoding = decoding or default_decoding(bundle)
     most = bundle.manifest.limits.max_target_tokens
     parts = [parts_of(bundle, text, target_language=target_language) for text in texts]
     sentences = [part.of(text) for text, of_text in zip(texts, parts, strict=True) for part in of_text]
@@ -173,6 +177,12 @@ def translate_texts(
         rejoin(text, of_text, list(itertools.islice(best, len(of_text))))[0]
         for text, of_text in zip(texts, parts, strict=True)
     ]
+
+
+def default_decoding(bundle: Bundle) -> Decoding:
+    """That of a call that says nothing of it."""
+    defaults = bundle.manifest.decoding
+    return Decoding(beam_size=defaults.beam_size, length_penalty=defaults.length_penalty)
 
 
 def _add_ambiguity(table: Table, scores: Ambiguity) -> None:

@@ -175,6 +175,13 @@ class Provenance(_Part):
     scores: dict[str, float]
 
 
+class DecodingDefaults(_Part):
+    """How a call is decoded that does not say it (``service.decoding``). Without: greedy search."""
+
+    beam_size: int = Field(default=1, ge=1, le=64)
+    length_penalty: float = Field(default=0.0, ge=0.0, le=10.0)
+
+
 class Manifest(_Part):
     """``manifest.json``."""
 
@@ -195,6 +202,7 @@ class Manifest(_Part):
     limits: Limits
     reads_plainly: bool = False  # words in capitals truecased, quotation marks plain (``service.bundle.reading``)
     splits_sentences: bool = False  # a text is cut into its sentences, as the model's training was
+    decoding: DecodingDefaults = DecodingDefaults()
     keeps_literals: bool = False  # emoji, addresses and the like are copied (``service.literals``): they are looked for
     capabilities: Capabilities
     graphs: tuple[GraphEntry, ...]

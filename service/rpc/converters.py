@@ -129,7 +129,7 @@ def _check_counts(contexts: Sequence[object], texts: int) -> None:
 
 
 def _to_decoding(message: translation_pb2.DecodingOptions) -> DecodingRequest:
-    """What is not said has the request's own default."""
+    """What is not said has the request's own default, or the model's."""
     said = {field.name: value for field, value in message.ListFields() if field.name in _DECODING_FIELDS}
     if not message.HasField("sampling"):
         return DecodingRequest(suppressed_pieces=tuple(message.suppressed_pieces), **said)
@@ -365,6 +365,8 @@ def from_model(model: ServedModel, answering: str | None) -> model_pb2.Model:
         splits_sentences=manifest.splits_sentences,
         reads_plainly=manifest.reads_plainly,
         keeps_literals=manifest.keeps_literals,
+        default_beam_size=manifest.decoding.beam_size,
+        default_length_penalty=manifest.decoding.length_penalty,
         precision=model.engine.precision,
     )
 
