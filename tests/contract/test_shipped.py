@@ -16,6 +16,8 @@ from benchmarks.dates_as_written import area_under_curve, nonsense_area, transla
 from benchmarks.measuring import shipped
 from service.bundle.manifest import Precision
 from service.bundle.repository import Bundle, Repository
+from service.literals import missing
+from service.recovery import kept_literals
 from training.config import load_config
 from training.evaluate import judge_ambiguity, score_examples, translate_texts
 from training.tasks import TASKS
@@ -234,3 +236,19 @@ def test_every_sentence_of_a_long_paragraph_is_translated(translators: dict[str,
     assert len(paragraph.split()) >= 300
     (translation,) = translate_texts(bundle, [paragraph])
     assert translation == " ".join(translate_texts(bundle, sentences))
+
+
+@pytest.mark.parametrize("name", TRANSLATORS)
+def test_what_is_to_be_kept_is_kept(translators: dict[str, Bundle], name: str) -> None:
+    """In texts that were written while the models trained, and mended nothing."""
+    bundle = translators[name]
+    path = ROOT / "docs" / "everyday" / f"fresh.{bundle.manifest.source_languages[0]}.txt"
+    texts = path.read_text(encoding="utf-8").splitlines()
+    kept = [kept_literals(bundle, text) for text in texts]
+    lost = [
+        literal.text
+        for wanted, translation in zip(kept, translate_texts(bundle, texts), strict=True)
+        for literal in missing(wanted, translation)
+    ]
+    assert sum(map(len, kept)) > 35
+    assert set(lost) <= {"4711"}
