@@ -79,8 +79,10 @@ class Attempt:
         What was left out must be written (``service.engine.phrases``), and no round of tokens twice. Without attention,
         where a second look can be had for it (``looked_at``): most of what is found is thrown away.
         """
-        decoding, best, capabilities = self.request.decoding, result.hypotheses[0], self.bundle.manifest.capabilities
-        if not self._may_be_asked or decoding.sampling is not None or decoding.hypotheses > 1 or decoding.prefix_ids:
+        decoding, best, manifest = self.request.decoding, result.hypotheses[0], self.bundle.manifest
+        if not (manifest.keeps_literals and self._may_be_asked):
+            return None
+        if decoding.sampling is not None or decoding.hypotheses > 1 or decoding.prefix_ids:
             return None
         faults = self.faults(best)
         if faults == Faults() or faults.empty or (best.finish_reason is FinishReason.LENGTH and not faults.circles):
@@ -99,7 +101,7 @@ class Attempt:
             self.request,
             decoding=wider,
             max_target_tokens=min(most, likely),
-            attention="none" if capabilities.prefix else self.request.attention,
+            attention="none" if manifest.capabilities.prefix else self.request.attention,
         )
 
     def better(self, first: SentenceResult, second: SentenceResult) -> SentenceResult:
