@@ -6,7 +6,6 @@ Knows text, models and attention; nothing of gRPC or protobuf. Called by ``rpc``
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import time
 import uuid
@@ -49,13 +48,13 @@ from service.presenter import (
 )
 from service.recovery import Attempt, kept_literals
 from service.registry import ModelRegistry, ServedModel
+from service.second_tries import better_answers
 from service.sentences import Span, is_visible
 
 _log = logging.getLogger(__name__)
 _RETRY_SECONDS = 0.2
 _TURN_SECONDS = 0.001
 _LONG_CHARACTERS = 2000
-_TRIED_TOGETHER = 16  # sentences of a call whose second tries, each of several rows, take a part of the queue at once
 
 
 @dataclass(frozen=True)
@@ -358,39 +357,10 @@ class Translator:
             if place not in empty and (ask := attempts[place].again(answer)) is not None:
                 again[place] = ask
             await turn.over()
-        for begin in range(0, len(again), _TRIED_TOGETHER):
-            part = dict(itertools.islice(again.items(), begin, begin + _TRIED_TOGETHER))
-            chosen = {
-                place: better
-                for place, second in (await self._spare(model, part)).items()
-                if (better := attempts[place].better(done[place], second)) is not done[place]
-            }
-            looks = {place: ask for place, one in chosen.items() if (ask := attempts[place].looked_at(one)) is not None}
-            looked = await self._spare(model, looks) if looks else {}
-            for place, one in chosen.items():
-                if place not in looks:
-                    answers[place] = one
-                elif place in looked:
-                    answers[place] = attempts[place].with_attention(one, looked[place])
-
-    async def _spare(self, model: ServedModel, wanted: dict[int, SentenceRequest]) -> dict[int, SentenceResult]:
-        """The answers there are within half of the time that is left: what could be done without is no reason to fail,
-        nor to be late."""
-        now = time.monotonic()
-        requests = [
-            one if one.deadline is None else replace(one, deadline=now + (one.deadline - now) / 2)
-            for one in wanted.values()
-        ]
-        try:
-            futures = model.engine.submit(requests)
-        except (QueueFullError, StoppedError):
-            return {}
-        self._metrics.second_tries.labels(model.name, str(model.version)).inc(len(requests))
-        found = await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
-        for failed in found:
-            if isinstance(failed, BaseException) and not isinstance(failed, EngineError):
-                raise failed
-        return {place: one for place, one in zip(wanted, found, strict=True) if isinstance(one, SentenceResult)}
+        if again:
+            count = self._metrics.second_tries.labels(model.name, str(model.version)).inc
+            for place, better in (await better_answers(model.engine, attempts, done, again, count)).items():
+                answers[place] = better
 
     async def _submit(
         self, request: TranslateRequest, model: ServedModel, requests: list[SentenceRequest]
