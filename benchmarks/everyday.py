@@ -4,7 +4,8 @@ translate them: Markdown for docs/results.md.
 
     python -m benchmarks.everyday [MODELS]
 
-Says of each sentence whether the training text has it, where that was prepared here (``heed-train prepare``).
+Says on standard error how much of what is to be kept (``service.literals``) is left out, and of each sentence whether
+the training text has it, where that was prepared here (``heed-train prepare``).
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from pathlib import Path
 
 from benchmarks.measuring import ROOT
 from service.bundle.repository import Bundle, Repository
+from service.literals import missing
+from service.recovery import kept_literals
 from training.config import load_config
 from training.corpus import Corpus
 from training.errors import CorpusError
@@ -50,7 +53,11 @@ def _print_table(bundle: Bundle, texts: list[str], marked: set[str]) -> None:
         languages[0] for languages in (bundle.manifest.source_languages, bundle.manifest.target_languages)
     )
     print(f"| {source} | {target} |\n|---|---|")
-    for text, translation in zip(texts, translate_texts(bundle, texts), strict=True):
+    found = translate_texts(bundle, texts)
+    kept = [kept_literals(bundle, text) for text in texts]
+    lost = sum(len(missing(wanted, one)) for wanted, one in zip(kept, found, strict=True))
+    print(f"{bundle.label}: {lost} of {sum(map(len, kept))} to be kept are left out", file=sys.stderr)
+    for text, translation in zip(texts, found, strict=True):
         shown = [part.replace("|", "\\|") for part in (text, translation)]
         print(f"| {shown[0]}{' *' if text in marked else ''} | {shown[1]} |")
 
