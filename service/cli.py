@@ -62,6 +62,10 @@ class PriorityChoice(enum.StrEnum):
     HIGH = "high"
 
 
+_LEFT_OUT = {
+    translation_pb2.OMISSION_KIND_LITERAL: "not",
+    translation_pb2.OMISSION_KIND_WORD: "perhaps not",
+}
 _PRIORITIES = {
     None: translation_service_pb2.PRIORITY_UNSPECIFIED,
     PriorityChoice.LOW: translation_service_pb2.PRIORITY_LOW,
@@ -422,8 +426,9 @@ def _show(reply: translation_service_pb2.TranslateResponse, text: str, json: boo
                 _draw(part)
     if not ok:
         _complain(f"{text[:40]!r}: {translation.status.message}")
-    if translation.left_out and not json:
-        _complain(f"{text[:40]!r}: not in the translation: {', '.join(lost.text for lost in translation.left_out)}")
+    for kind, told in _LEFT_OUT.items() if not json else ():
+        if lost := [omission.text for omission in translation.left_out if omission.kind == kind]:
+            _complain(f"{text[:40]!r}: {told} in the translation: {', '.join(lost)}")
     return ok
 
 

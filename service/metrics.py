@@ -85,14 +85,14 @@ class Metrics:
         )
         self.second_tries = Counter(
             "heed_second_tries_total",
-            "Sentences that were decoded again: without text, without something that they were to keep, in circles.",
+            "Sentences that were decoded again: without text, without something of their text, in circles.",
             model,
             registry=registry,
         )
         self.left_out = Counter(
             "heed_left_out_total",
-            "Emoji, addresses and the like that translations lack, and say so.",
-            model,
+            "What translations lack of their text, and say so: emoji, addresses and the like (literal), words.",
+            (*model, "kind"),
             registry=registry,
         )
         self.wasted_steps = Counter(

@@ -112,6 +112,21 @@ class Source:
     kept: tuple[Literal, ...] = ()
 
 
+class OmissionKind(enum.Enum):
+    """How it is known that a translation lacks it: it is not written, or not looked at (``service.coverage``)."""
+
+    LITERAL = "literal"
+    WORD = "word"
+
+
+@dataclass(frozen=True)
+class Omission:
+    """A part of a text that its best hypothesis lacks."""
+
+    span: Span
+    kind: OmissionKind
+
+
 @dataclass(frozen=True)
 class ContextSentence:
     """A sentence before the text; its words count its own tokens."""
@@ -123,15 +138,15 @@ class ContextSentence:
 @dataclass(frozen=True)
 class Translated:
     """One text's outcome. ``source_words`` and ``context`` are empty without attention; ``sentences`` are there where
-    the text was split: then they hold the words and the attention. ``left_out`` is what the best hypothesis lacks of
-    what it was to keep."""
+    the text was split: then they hold the words and the attention. ``left_out`` is what the best hypothesis lacks, in
+    the order of the text."""
 
     source: TokenizedText
     source_words: tuple[Word, ...]
     hypotheses: tuple[TranslatedHypothesis, ...]
     context: tuple[ContextSentence, ...] = ()
     sentences: tuple[TranslatedSentence, ...] = ()
-    left_out: tuple[Span, ...] = ()
+    left_out: tuple[Omission, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -250,28 +265,35 @@ def present(
     maps: Sequence[MapChoice],
     source: Source,
     result: SentenceResult,
+    left_out: Sequence[Word] = (),
 ) -> Translated:
-    """Detokenise every hypothesis and view its attention; ``maps`` are what ``select_maps`` chose."""
+    """Detokenise every hypothesis and view its attention; ``maps`` are what ``select_maps`` chose.
+
+    ``left_out``: words of the source that the best hypothesis does not rest on.
+    """
     if request is None:
         plain = (_plain(bundle, hypothesis, source.capitals) for hypothesis in result.hypotheses)
-        return _translated(source, source.text, (), tuple(plain))
+        return _translated(source, left_out, source.text, (), tuple(plain))
     text = source.text.padded(bundle.manifest.one_shot_length or 0)  # attention to padding is attention too
     source_words = words_of(text.text, text.tokens)
     context = tuple(ContextSentence(sentence, words_of(sentence.text, sentence.tokens)) for sentence in source.context)
     read = _Read(text, source_words, _words_of_all(context), source.capitals)
     hypotheses = tuple(_with_attention(bundle, request, maps, read, hypothesis) for hypothesis in result.hypotheses)
-    return _translated(source, text, source_words, hypotheses, context)
+    return _translated(source, left_out, text, source_words, hypotheses, context)
 
 
 def _translated(
     source: Source,
+    left_out: Sequence[Word],
     text: TokenizedText,
     words: tuple[Word, ...],
     hypotheses: tuple[TranslatedHypothesis, ...],
     context: tuple[ContextSentence, ...] = (),
 ) -> Translated:
-    left_out = tuple(literal.span for literal in missing(source.kept, hypotheses[0].text))
-    return Translated(text, words, hypotheses, context, left_out=left_out)
+    lost = [Omission(literal.span, OmissionKind.LITERAL) for literal in missing(source.kept, hypotheses[0].text)]
+    lost += [Omission(Span(word.begin, word.end), OmissionKind.WORD) for word in left_out]
+    in_order = tuple(sorted(lost, key=lambda omission: omission.span.begin))
+    return Translated(text, words, hypotheses, context, left_out=in_order)
 
 
 def parts_of(
@@ -303,7 +325,10 @@ def join(text: str, spans: Sequence[Span], outcomes: Sequence[Translated]) -> Tr
         tokens += [_moved(token, place.begin) for token in best.tokens]
         source = TokenizedText(text, tuple(_moved(token, span.begin) for token in outcome.source.tokens))
         words = tuple(_moved(word, span.begin) for word in outcome.source_words)
-        left_out = tuple(Span(lost.begin + span.begin, lost.end + span.begin) for lost in outcome.left_out)
+        left_out = tuple(
+            replace(lost, span=Span(lost.span.begin + span.begin, lost.span.end + span.begin))
+            for lost in outcome.left_out
+        )
         moved = replace(outcome, source=source, source_words=words, left_out=left_out)
         sentences.append(TranslatedSentence(span, place, moved))
     cut = any(best.finish_reason is FinishReason.LENGTH for best in best_of_each)

@@ -1,4 +1,4 @@
-"""A second try where the first translation has no text, lost what it was to keep, or goes round in circles.
+"""A second try where the first translation has no text, lost something of its text, or goes round in circles.
 
 What was wrong with a translation, what to ask for then, and which of the two answers is the better one. Knows bundles
 and the engine's requests; no queue. Called by the translator and by ``training.evaluate``, so that what is measured is
@@ -11,12 +11,18 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from service.attention.types import Floats
+from service.attention.views import aligned
+from service.attention.words import Word, words_of
+from service.bundle.manifest import AttentionVariant
 from service.bundle.repository import Bundle
-from service.bundle.tokenizer import EOS_ID, UNK_ID
+from service.bundle.tokenizer import EOS_ID, UNK_ID, TokenizedText
+from service.coverage import MOST_NATS, hardly_looked_at, is_written_alike, tells_something, without
 from service.engine.decoding import Decoding
 from service.engine.hypothesis import FinishReason, Hypothesis
 from service.engine.sentence import SentenceRequest, SentenceResult, likely_target_tokens
 from service.literals import Literal, added, literals, missing
+from service.sentences import Span
 
 _SURE_OF_TEXT = 4  # tokens, `</s>` counted: so long a translation has text
 _BEAM = 8
@@ -25,6 +31,7 @@ _MOST_ROUNDS = 3  # "very, very, very" is none
 _NO_REPEAT = 4  # tokens, where a translation went round in circles
 _NO_SPACE = "("  # what stands behind it has none before it, and no piece is made of both
 _MOST_NATS = 10.0  # that a translation may be less likely for each fault less; those that read well cost 1 to 8
+_MOST_NATS_FOR_WORD = 3.0  # likewise for each word that is translated after all; for more the word is wrong, mostly
 _LEAST_MEAN = -1.5  # nats a token of what takes the place of circles: below, it is letters at random
 
 
@@ -49,14 +56,19 @@ class Faults:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One sentence of a bundle's model, and what was asked for it first. ``kept``: what its translation is to keep;
-    ``most_rows``: how wide a beam the engine can hold."""
+    """One sentence of a bundle's model, as it was read, and what was asked for it first. ``kept``: what its translation
+    is to keep; ``most_rows``: how wide a beam the engine can hold; ``target_language``: of a model of several."""
 
     bundle: Bundle
-    text: str
+    source: TokenizedText
     kept: tuple[Literal, ...]
     request: SentenceRequest
     most_rows: int = _BEAM
+    target_language: str = ""
+
+    @property
+    def text(self) -> str:
+        return self.source.text
 
     def longer(self, result: SentenceResult) -> SentenceRequest | None:
         """What to ask where the best hypothesis has no text; None where it has, or was given.
@@ -80,29 +92,19 @@ class Attempt:
         where a second look can be had for it (``looked_at``): most of what is found is thrown away.
         """
         decoding, best, manifest = self.request.decoding, result.hypotheses[0], self.bundle.manifest
-        if not (manifest.keeps_literals and self._may_be_asked):
-            return None
-        if decoding.sampling is not None or decoding.hypotheses > 1 or decoding.prefix_ids:
+        if not (manifest.keeps_literals and self._may_be_asked and self._wishes_the_best):
             return None
         faults = self.faults(best)
         if faults == Faults() or faults.empty or (best.finish_reason is FinishReason.LENGTH and not faults.circles):
             return None
-        beam = max(min(_BEAM, self.most_rows), decoding.beam_size)
-        wider = replace(decoding, beam_size=beam, hypotheses=beam)
+        wider = self._wider
         if faults.circles and not decoding.no_repeat_ngram:
             wider = replace(wider, no_repeat_ngram=_NO_REPEAT)
         if faults.left_out or faults.added:
-            wider = replace(wider, phrases=self._phrases(), space_id=self.bundle.target_tokenizer.space_id)
+            wider = self._with_phrases(wider, self.kept)
         if faults.added:
             wider = replace(wider, suppressed_ids=wider.suppressed_ids | self._other_characters())
-        most = self.request.max_target_tokens
-        likely = likely_target_tokens(len(self.request.source_ids), most) + sum(map(len, wider.phrases))
-        return replace(
-            self.request,
-            decoding=wider,
-            max_target_tokens=min(most, likely),
-            attention="none" if manifest.capabilities.prefix else self.request.attention,
-        )
+        return self._asked(wider, "none" if manifest.capabilities.prefix else self.request.attention)
 
     def better(self, first: SentenceResult, second: SentenceResult) -> SentenceResult:
         """The first, or the second with the one hypothesis that has the least faults, of equals the likeliest by token.
@@ -137,6 +139,103 @@ class Attempt:
         (hypothesis,) = chosen.hypotheses
         return replace(chosen, hypotheses=(replace(hypothesis, attention=looked.hypotheses[0].attention),))
 
+    def doubtful(self, result: SentenceResult) -> list[Word]:
+        """Words of the text that the best hypothesis hardly looked at, to be tested one by one (``unread``).
+
+        None of a model that cannot tell, and of a translation that was given, cut, or made without attention.
+        """
+        manifest, best = self.bundle.manifest, result.hypotheses[0]
+        if not manifest.finds_omissions or not self._may_be_asked or best.finish_reason is FinishReason.LENGTH:
+            return []
+        return [word for word in self._hardly_looked_at(best) if without(self.text, Span(word.begin, word.end))]
+
+    def unread(self, result: SentenceResult, word: Word) -> SentenceRequest:
+        """What to ask to learn how likely the best hypothesis is of the text without ``word``, one of ``doubtful``."""
+        given = result.hypotheses[0].target_ids
+        rest = without(self.text, Span(word.begin, word.end))
+        return replace(
+            self.request,
+            source_ids=tuple(self.bundle.encode_ids(rest, self.target_language)),
+            decoding=Decoding(prefix_ids=given),
+            max_target_tokens=len(given),
+            attention="none",
+        )
+
+    @staticmethod
+    def rests_on_it(result: SentenceResult, unread: SentenceResult) -> bool:
+        """Is the best hypothesis much less likely without a word? ``unread`` is the answer to what that asked for."""
+        nats = (float(one.hypotheses[0].log_probabilities.sum()) for one in (result, unread))
+        return next(nats) - next(nats) > MOST_NATS
+
+    def with_words(self, left_out: Sequence[Word]) -> SentenceRequest | None:
+        """What to ask so that a translation does not leave these words out; None where something else was wished.
+
+        Several hypotheses with their attention, of which one may have them. Names must be written as they are.
+        """
+        if not (left_out and self._wishes_the_best):
+            return None
+        names = [
+            Literal(Span(word.begin, word.end), word.text)
+            for word in left_out
+            if is_written_alike(word.text, self.text)
+        ]
+        wider = self._with_phrases(self._wider, (*self.kept, *names)) if names else self._wider
+        return self._asked(wider, "alignment")
+
+    def covering(self, first: SentenceResult, second: SentenceResult, left_out: Sequence[Word]) -> SentenceResult:
+        """The first, or the second with the one hypothesis that looks at the most of what was left out: with no other
+        fault that the first has not, and not much less likely."""
+        before = first.hypotheses[0]
+        faults, total = self.faults(before), float(before.log_probabilities.sum())
+        of_names = (_MOST_NATS - _MOST_NATS_FOR_WORD) * sum(is_written_alike(one.text, self.text) for one in left_out)
+        doubts = len(self._hardly_looked_at(before))
+        found = []
+        for place, other in enumerate(second.hypotheses):
+            its = len(self._hardly_looked_at(other))
+            least = total - _MOST_NATS_FOR_WORD * (doubts - its) - of_names
+            likely = float(other.log_probabilities.sum()) >= least
+            ended = other.finish_reason is not FinishReason.LENGTH
+            if its < doubts and likely and ended and self.faults(other) <= faults:
+                found.append((its, place))
+        if not found:
+            return first
+        return replace(second, hypotheses=(second.hypotheses[min(found)[1]],))
+
+    def _hardly_looked_at(self, hypothesis: Hypothesis) -> list[Word]:
+        """Without what is looked for by itself (``kept``)."""
+        alignment = self.bundle.manifest.alignment
+        if alignment is None or alignment.map not in hypothesis.attention:
+            return []
+        weights: Floats = aligned(hypothesis.attention[alignment.map], alignment)
+        written = weights[[one != EOS_ID for one in hypothesis.target_ids]]
+        return [
+            word
+            for word in hardly_looked_at(written, words_of(self.text, self.source.tokens))
+            if tells_something(word.text, self.bundle.source_tokenizer)
+            and not any(one.span.begin < word.end and word.begin < one.span.end for one in self.kept)
+        ]
+
+    @property
+    def _wishes_the_best(self) -> bool:
+        """Is one translation wished for, the best there is? No samples, not several, nothing that it begins with."""
+        decoding = self.request.decoding
+        return decoding.sampling is None and decoding.hypotheses == 1 and not decoding.prefix_ids
+
+    @property
+    def _wider(self) -> Decoding:
+        """The search of a second try: a wide beam, and all of it to choose from."""
+        decoding = self.request.decoding
+        beam = max(min(_BEAM, self.most_rows), decoding.beam_size)
+        return replace(decoding, beam_size=beam, hypotheses=beam)
+
+    def _with_phrases(self, decoding: Decoding, kept: Sequence[Literal]) -> Decoding:
+        return replace(decoding, phrases=self._phrases(kept), space_id=self.bundle.target_tokenizer.space_id)
+
+    def _asked(self, decoding: Decoding, attention: AttentionVariant) -> SentenceRequest:
+        most = self.request.max_target_tokens
+        likely = likely_target_tokens(len(self.request.source_ids), most) + sum(map(len, decoding.phrases))
+        return replace(self.request, decoding=decoding, max_target_tokens=min(most, likely), attention=attention)
+
     @property
     def _may_be_asked(self) -> bool:
         """Was the translation not given, and can the model be asked for anything but greedy search?"""
@@ -163,10 +262,10 @@ class Attempt:
         values = self.bundle.target_tokenizer.byte_values.items()
         return frozenset(token for token, value in values if value > 0x7F and bytes([value]) not in there)
 
-    def _phrases(self) -> tuple[tuple[int, ...], ...]:
+    def _phrases(self, kept: Sequence[Literal]) -> tuple[tuple[int, ...], ...]:
         """What must be written, in tokens, as far as it can be; nothing where there is no room for it."""
         never = {UNK_ID, *self.request.decoding.suppressed_ids}
-        cut = (self._cut(literal) for literal in self.kept if literal.as_it_is)
+        cut = (self._cut(literal) for literal in kept if literal.as_it_is)
         phrases = tuple(ids for ids in cut if ids and never.isdisjoint(ids))
         room = self.request.max_target_tokens - 1
         return phrases if sum(map(len, phrases)) <= room else ()

@@ -9,9 +9,10 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from service.attention.words import Word
 from service.bundle.tokenizer import TokenizedText
 from service.decoding import (
     PLAIN,
@@ -48,7 +49,7 @@ from service.presenter import (
 )
 from service.recovery import Attempt, kept_literals
 from service.registry import ModelRegistry, ServedModel
-from service.second_tries import better_answers
+from service.second_tries import better_answers, looked_through
 from service.sentences import Span, is_visible
 
 _log = logging.getLogger(__name__)
@@ -133,9 +134,9 @@ class Translator:
         sources = [source for passage in whole for source in passage.sources]
         decodings = [decoding for passage in whole for decoding in passage.decodings]
         check_size(model.bundle.manifest, request.attention, maps, sources)
-        answers = await self._run(request, model, maps, sources, decodings)
+        answers, left_out = await self._run(request, model, maps, sources, decodings)
         check_size(model.bundle.manifest, request.attention, maps, sources, answers)
-        results, outcomes = iter(answers), list[Translated | HeedError]()
+        results, outcomes = enumerate(answers), list[Translated | HeedError]()
         turn = _Turn()
         for passage in passages:
             if isinstance(passage, HeedError):
@@ -143,17 +144,20 @@ class Translator:
                 continue
             found = list[Translated | HeedError]()
             for source in passage.sources:
-                result = next(results)
-                found.append(
-                    result if isinstance(result, HeedError) else self._present(request, model, maps, source, result)
-                )
+                place, result = next(results)
+                if isinstance(result, SentenceResult):
+                    words = left_out.get(place, ())
+                    found.append(self._present(request, model, maps, source, result, words))
+                else:
+                    found.append(result)
                 await turn.over()
             outcomes.append(_outcome_of(passage, found))
         for outcome in outcomes:
             if isinstance(outcome, HeedError):
                 self._metrics.failures.labels(outcome.reason).inc()
-            elif outcome.left_out:
-                self._metrics.left_out.labels(model.name, str(model.version)).inc(len(outcome.left_out))
+                continue
+            for omission in outcome.left_out:
+                self._metrics.left_out.labels(model.name, str(model.version), omission.kind.value).inc()
         return TranslateResult(model.name, model.version, tuple(outcomes), request.decoding.seed)
 
     def _check(self, request: TranslateRequest, model: ServedModel) -> None:
@@ -310,10 +314,13 @@ class Translator:
         maps: Sequence[MapChoice],
         sources: Sequence[Source],
         decodings: Sequence[Decoding],
-    ) -> list[SentenceResult | HeedError]:
+    ) -> tuple[list[SentenceResult | HeedError], dict[int, tuple[Word, ...]]]:
+        """The answers, and by their places the words that they leave out."""
         if not sources:
-            return []
+            return [], {}
         limit, wish = _output_limit(request, model), wanted_variant(model.bundle.manifest, request.attention, maps)
+        if wish == "none" and request.targets is None and model.bundle.manifest.finds_omissions:
+            wish = "alignment"  # it costs next to nothing, and tells what was left out
         requests = [
             SentenceRequest(
                 tuple(source.text.ids),
@@ -329,11 +336,16 @@ class Translator:
         answers = await self._submit(request, model, requests)
         self._metrics.sentences.labels(model.name, str(model.version)).inc(len(requests))
         attempts = [
-            Attempt(model.bundle, source.text.text, source.kept, asked, model.engine.rows)
+            Attempt(model.bundle, source.text, source.kept, asked, model.engine.rows, request.target_language)
             for source, asked in zip(sources, requests, strict=True)
         ]
-        await self._try_again(request, model, attempts, answers)
-        return answers
+        count = self._metrics.second_tries.labels(model.name, str(model.version)).inc
+        await self._try_again(request, model, attempts, answers, count)
+        done = {place: answer for place, answer in enumerate(answers) if isinstance(answer, SentenceResult)}
+        left_out = dict[int, tuple[Word, ...]]()
+        for place, read in (await looked_through(model.engine, attempts, done, count)).items():
+            answers[place], left_out[place] = read.result, read.left_out
+        return answers, left_out
 
     async def _try_again(
         self,
@@ -341,6 +353,7 @@ class Translator:
         model: ServedModel,
         attempts: Sequence[Attempt],
         answers: list[SentenceResult | HeedError],
+        count: Callable[[int], None],
     ) -> None:
         """Put better answers in the place of those that are at fault (``service.recovery``).
 
@@ -358,7 +371,6 @@ class Translator:
                 again[place] = ask
             await turn.over()
         if again:
-            count = self._metrics.second_tries.labels(model.name, str(model.version)).inc
             for place, better in (await better_answers(model.engine, attempts, done, again, count)).items():
                 answers[place] = better
 
@@ -413,14 +425,15 @@ class Translator:
         maps: Sequence[MapChoice],
         source: Source,
         result: SentenceResult,
+        left_out: Sequence[Word],
     ) -> Translated:
         labels = (model.name, str(model.version))
         for hypothesis in result.hypotheses[:1] if request.targets is None else ():
             self._metrics.log_probability.labels(*labels).observe(float(hypothesis.log_probabilities.mean()))
         if request.attention is None:
-            return present(model.bundle, None, maps, source, result)
+            return present(model.bundle, None, maps, source, result, left_out)
         with self._metrics.phase_seconds.labels("attention").time():
-            translated = present(model.bundle, request.attention, maps, source, result)
+            translated = present(model.bundle, request.attention, maps, source, result, left_out)
         for best in translated.hypotheses[:1]:
             if (
                 request.targets is None

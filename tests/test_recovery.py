@@ -38,7 +38,7 @@ def engine(keeper: Bundle) -> Iterator[Engine]:
 
 def attempt(bundle: Bundle, text: str, decoding: Decoding = GREEDY, most_rows: int = 16) -> Attempt:
     request = SentenceRequest(tuple(bundle.encode_ids(text)), MOST, decoding=decoding)
-    return Attempt(bundle, text, kept_literals(bundle, text), request, most_rows)
+    return Attempt(bundle, bundle.encode(text), kept_literals(bundle, text), request, most_rows)
 
 
 def result(bundle: Bundle, *texts: str, nats: float = -0.1) -> SentenceResult:

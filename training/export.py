@@ -145,6 +145,7 @@ def write_bundle(
             splits_sentences=config.export.splits_sentences,
             decoding=DecodingDefaults(beam_size=config.export.beam_size, length_penalty=config.export.length_penalty),
             keeps_literals=config.export.keeps_literals,
+            finds_omissions=config.export.finds_omissions,
             capabilities=model.capabilities,
             graphs=tuple(graphs),
             state=_state_of(graphs),

@@ -204,6 +204,7 @@ class Manifest(_Part):
     splits_sentences: bool = False  # a text is cut into its sentences, as the model's training was
     decoding: DecodingDefaults = DecodingDefaults()
     keeps_literals: bool = False  # emoji, addresses and the like are copied (``service.literals``): they are looked for
+    finds_omissions: bool = False  # the alignment tells which words were left out (``service.coverage``)
     capabilities: Capabilities
     graphs: tuple[GraphEntry, ...]
     state: tuple[StateTensor, ...]

@@ -21,6 +21,7 @@ from service.presenter import (
     AttentionView,
     ContextSentence,
     MatrixView,
+    OmissionKind,
     Translated,
     TranslatedHypothesis,
     TranslatedSentence,
@@ -73,6 +74,10 @@ _DECODING_FIELDS = (
     "repetition_penalty",
     "no_repeat_ngram_size",
 )
+_OMISSION_KINDS = {
+    OmissionKind.LITERAL: translation_pb2.OMISSION_KIND_LITERAL,
+    OmissionKind.WORD: translation_pb2.OMISSION_KIND_WORD,
+}
 _DATA_TYPES = {
     attention_pb2.MATRIX_DATA_TYPE_FLOAT32: "<f4",
     attention_pb2.MATRIX_DATA_TYPE_FLOAT16: "<f2",
@@ -188,9 +193,9 @@ def from_outcome(
     )
     message.status.SetInParent()  # present, with code 0
     message.sentences.extend(_from_sentence(sentence, data_type) for sentence in outcome.sentences)
-    for span in outcome.left_out:
-        text = span.of(outcome.source.text)
-        message.left_out.add(begin_offset=span.begin, end_offset=span.end, text=text)
+    for lost in outcome.left_out:
+        text, kind = lost.span.of(outcome.source.text), _OMISSION_KINDS[lost.kind]
+        message.left_out.add(begin_offset=lost.span.begin, end_offset=lost.span.end, text=text, kind=kind)
     if outcome.source_words:
         message.source_tokens.extend(_from_token(token) for token in outcome.source.tokens)
         message.source_words.extend(_from_word(word) for word in outcome.source_words)
@@ -365,6 +370,7 @@ def from_model(model: ServedModel, answering: str | None) -> model_pb2.Model:
         splits_sentences=manifest.splits_sentences,
         reads_plainly=manifest.reads_plainly,
         keeps_literals=manifest.keeps_literals,
+        finds_omissions=manifest.finds_omissions,
         default_beam_size=manifest.decoding.beam_size,
         default_length_penalty=manifest.decoding.length_penalty,
         precision=model.engine.precision,

@@ -9,11 +9,20 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class OmissionKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    OMISSION_KIND_UNSPECIFIED: _ClassVar[OmissionKind]
+    OMISSION_KIND_LITERAL: _ClassVar[OmissionKind]
+    OMISSION_KIND_WORD: _ClassVar[OmissionKind]
+
 class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     FINISH_REASON_UNSPECIFIED: _ClassVar[FinishReason]
     FINISH_REASON_END_OF_SENTENCE: _ClassVar[FinishReason]
     FINISH_REASON_LENGTH: _ClassVar[FinishReason]
+OMISSION_KIND_UNSPECIFIED: OmissionKind
+OMISSION_KIND_LITERAL: OmissionKind
+OMISSION_KIND_WORD: OmissionKind
 FINISH_REASON_UNSPECIFIED: FinishReason
 FINISH_REASON_END_OF_SENTENCE: FinishReason
 FINISH_REASON_LENGTH: FinishReason
@@ -69,18 +78,20 @@ class Translation(_message.Message):
     source_words: _containers.RepeatedCompositeFieldContainer[Word]
     context_sentences: _containers.RepeatedCompositeFieldContainer[ContextSentence]
     sentences: _containers.RepeatedCompositeFieldContainer[TranslatedSentence]
-    left_out: _containers.RepeatedCompositeFieldContainer[SourceSpan]
-    def __init__(self, status: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., hypotheses: _Optional[_Iterable[_Union[Hypothesis, _Mapping]]] = ..., source_tokens: _Optional[_Iterable[_Union[Token, _Mapping]]] = ..., source_words: _Optional[_Iterable[_Union[Word, _Mapping]]] = ..., context_sentences: _Optional[_Iterable[_Union[ContextSentence, _Mapping]]] = ..., sentences: _Optional[_Iterable[_Union[TranslatedSentence, _Mapping]]] = ..., left_out: _Optional[_Iterable[_Union[SourceSpan, _Mapping]]] = ...) -> None: ...
+    left_out: _containers.RepeatedCompositeFieldContainer[Omission]
+    def __init__(self, status: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., hypotheses: _Optional[_Iterable[_Union[Hypothesis, _Mapping]]] = ..., source_tokens: _Optional[_Iterable[_Union[Token, _Mapping]]] = ..., source_words: _Optional[_Iterable[_Union[Word, _Mapping]]] = ..., context_sentences: _Optional[_Iterable[_Union[ContextSentence, _Mapping]]] = ..., sentences: _Optional[_Iterable[_Union[TranslatedSentence, _Mapping]]] = ..., left_out: _Optional[_Iterable[_Union[Omission, _Mapping]]] = ...) -> None: ...
 
-class SourceSpan(_message.Message):
-    __slots__ = ("begin_offset", "end_offset", "text")
+class Omission(_message.Message):
+    __slots__ = ("begin_offset", "end_offset", "text", "kind")
     BEGIN_OFFSET_FIELD_NUMBER: _ClassVar[int]
     END_OFFSET_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
     begin_offset: int
     end_offset: int
     text: str
-    def __init__(self, begin_offset: _Optional[int] = ..., end_offset: _Optional[int] = ..., text: _Optional[str] = ...) -> None: ...
+    kind: OmissionKind
+    def __init__(self, begin_offset: _Optional[int] = ..., end_offset: _Optional[int] = ..., text: _Optional[str] = ..., kind: _Optional[_Union[OmissionKind, str]] = ...) -> None: ...
 
 class TranslatedSentence(_message.Message):
     __slots__ = ("begin_offset", "end_offset", "target_begin_offset", "target_end_offset", "translation")
