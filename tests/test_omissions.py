@@ -1,0 +1,240 @@
+"""Words that a translation leaves out: which are doubted, how they are tested, what is asked then, what is taken."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from service.attention.words import Word
+from service.bundle.repository import Bundle, Repository
+from service.bundle.tokenizer import EOS_ID
+from service.engine.decoding import GREEDY, Decoding, Sampling
+from service.engine.engine import Engine, EngineSettings
+from service.engine.errors import QueueFullError, StoppedError
+from service.engine.hypothesis import FinishReason, Hypothesis
+from service.engine.onnx_model import open_model
+from service.engine.sentence import SentenceRequest, SentenceResult, Timings
+from service.recovery import Attempt, kept_literals
+from service.second_tries import looked_through
+from tests.conftest import EXPORTED
+
+TEXT = "Frau Kowalczyk arbeitet bei Zalando in Berlin."
+WITHOUT = "Ms. Kowalczyk works in Berlin."
+WHOLE = "Ms. Kowalczyk works for Zalando in Berlin."
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    shipped = Repository(EXPORTED).load("tatoeba-de-en", max(Repository(EXPORTED).versions()["tatoeba-de-en"]))
+    manifest = shipped.manifest.model_copy(update={"finds_omissions": True, "keeps_literals": True})
+    return replace(shipped, manifest=manifest)
+
+
+@pytest.fixture(scope="module")
+def engine(bundle: Bundle) -> Iterator[Engine]:
+    running = Engine(open_model(bundle), EngineSettings(workers=1, rows_per_worker=16))
+    yield running
+    running.stop()
+
+
+def attempt(bundle: Bundle, text: str = TEXT, decoding: Decoding = GREEDY) -> Attempt:
+    source = bundle.encode(text)
+    request = SentenceRequest(tuple(source.ids), 64, "alignment", decoding=decoding)
+    return Attempt(bundle, source, kept_literals(bundle, text), request, 8)
+
+
+def given(engine: Engine, tried: Attempt, translation: str) -> SentenceResult:
+    """As if the model had written it: its own numbers, and its own attention."""
+    ids = tuple(tried.bundle.target_tokenizer.encode_ids(translation))
+    asked = replace(tried.request, decoding=Decoding(prefix_ids=ids), max_target_tokens=len(ids))
+    return engine.translate([asked])[0]
+
+
+def result(tried: Attempt, text: str, columns: Sequence[int], nats: float = -0.1) -> Hypothesis:
+    """A hypothesis each of whose tokens looks at one of the source's ``columns`` and nothing else."""
+    ids = tuple(tried.bundle.target_tokenizer.encode_ids(text))
+    alignment = tried.bundle.manifest.alignment
+    assert alignment is not None
+    heads = max(alignment.heads) + 1
+    weights = np.zeros((len(ids), heads, len(tried.source.tokens)), np.float32)
+    for row in range(len(ids)):
+        weights[min(row + alignment.shift, len(ids) - 1), :, columns[min(row, len(columns) - 1)]] = 1.0
+    own = np.full(len(ids), nats, np.float32)
+    return Hypothesis(ids, own, {alignment.map: weights}, FinishReason.END_OF_SENTENCE, float(own.sum()))
+
+
+def results(*hypotheses: Hypothesis) -> SentenceResult:
+    return SentenceResult(hypotheses, Timings(0.0, 0.0, 0.0))
+
+
+def texts(words: Sequence[Word]) -> list[str]:
+    return [word.text for word in words]
+
+
+def run(engine: Engine, tried: Attempt, first: SentenceResult) -> tuple[str, list[str]]:
+    """The translation and the words that are told."""
+    read = asyncio.run(looked_through(engine, [tried], {0: first})).get(0)
+    best, left_out = (first, []) if read is None else (read.result, texts(read.left_out))
+    return tried.bundle.decode(best.hypotheses[0].target_ids).text, left_out
+
+
+def test_what_is_not_looked_at_is_doubted(bundle: Bundle, engine: Engine) -> None:
+    tried = attempt(bundle)
+    assert texts(tried.doubtful(given(engine, tried, WITHOUT))) == ["Zalando"]
+    assert tried.doubtful(given(engine, tried, WHOLE)) == []
+
+
+def test_without_the_word_such_a_translation_is_as_likely(bundle: Bundle, engine: Engine) -> None:
+    tried = attempt(bundle)
+    first = given(engine, tried, WITHOUT)
+    (word,) = tried.doubtful(first)
+    asked = tried.unread(first, word)
+    assert asked.source_ids == tuple(bundle.encode_ids("Frau Kowalczyk arbeitet bei in Berlin."))
+    assert (asked.decoding.prefix_ids, asked.attention) == (first.hypotheses[0].target_ids, "none")
+    assert not tried.rests_on_it(first, *engine.translate([asked]))
+    whole = given(engine, tried, WHOLE)
+    assert tried.rests_on_it(whole, *engine.translate([tried.unread(whole, word)]))
+
+
+def test_what_can_be_said_is_said_after_all(bundle: Bundle, engine: Engine) -> None:
+    tried = attempt(bundle, decoding=Decoding(beam_size=4, length_penalty=1.0))
+    translation, left_out = run(engine, tried, given(engine, tried, WITHOUT))
+    assert "Zalando" in translation
+    assert left_out == []
+
+
+def test_what_cannot_be_mended_is_told(bundle: Bundle, engine: Engine) -> None:
+    """Where something else was wished, nothing is asked for again."""
+    tried = attempt(bundle)
+    first = given(engine, tried, WITHOUT)
+    begun = replace(tried, request=replace(tried.request, decoding=Decoding(prefix_ids=(7,))))
+    assert run(engine, begun, first) == (WITHOUT, ["Zalando"])
+
+
+def test_a_translation_that_rests_on_all_of_its_text_is_left_alone(bundle: Bundle, engine: Engine) -> None:
+    tried = attempt(bundle)
+    assert asyncio.run(looked_through(engine, [tried], {0: given(engine, tried, WHOLE)})) == {}
+
+
+def test_an_empty_text_is_no_test(bundle: Bundle) -> None:
+    """Without its only word there is nothing to translate."""
+    tried = attempt(bundle, "Zalando!")
+    assert tried.doubtful(results(result(tried, "Yes!", [len(tried.source.tokens) - 1]))) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"finish_reason": FinishReason.LENGTH},
+        {"attention": {}},
+    ],
+    ids=["cut", "without attention"],
+)
+def test_what_cannot_be_known_is_not_doubted(bundle: Bundle, change: dict[str, object]) -> None:
+    tried = attempt(bundle)
+    hypothesis = result(tried, WITHOUT, [0])
+    assert texts(tried.doubtful(results(hypothesis)))
+    assert tried.doubtful(results(replace(hypothesis, **change))) == []  # type: ignore[arg-type]
+
+
+def test_a_model_that_cannot_tell_doubts_nothing(bundle: Bundle) -> None:
+    manifest = bundle.manifest.model_copy(update={"finds_omissions": False})
+    tried = attempt(replace(bundle, manifest=manifest))
+    assert tried.doubtful(results(result(tried, WITHOUT, [0]))) == []
+
+
+def test_a_translation_that_was_given_is_not_doubted(bundle: Bundle) -> None:
+    tried = attempt(bundle, decoding=Decoding(prefix_ids=(5, EOS_ID)))
+    assert tried.doubtful(results(result(tried, WITHOUT, [0]))) == []
+
+
+def test_literals_are_looked_for_in_another_way(bundle: Bundle) -> None:
+    tried = attempt(bundle, "Frau Kowalczyk schreibt an anna@zalando.de.")
+    doubts = texts(tried.doubtful(results(result(tried, WITHOUT, [0]))))
+    assert "Kowalczyk" in doubts
+    assert not any("zalando" in word for word in doubts)
+
+
+def test_names_must_be_written_and_words_may_be(bundle: Bundle) -> None:
+    tried = attempt(bundle, "Ich kaufe bei IKEA ein Regal.")
+    doubts = tried.doubtful(results(result(tried, "I buy.", [0])))
+    assert {"IKEA", "Regal"} <= set(texts(doubts))
+    asked = tried.with_words([word for word in doubts if word.text == "Regal"])
+    assert asked is not None
+    assert (asked.decoding.phrases, asked.decoding.hypotheses, asked.attention) == ((), 8, "alignment")
+    asked = tried.with_words(doubts)
+    assert asked is not None
+    (phrase,) = asked.decoding.phrases
+    assert bundle.target_tokenizer.decode(phrase).text.strip() == "IKEA"
+
+
+@pytest.mark.parametrize(
+    "decoding",
+    [Decoding(beam_size=2, hypotheses=2), Decoding(sampling=Sampling((1,))), Decoding(prefix_ids=(5,))],
+    ids=["several", "drawn", "begun"],
+)
+def test_what_was_asked_for_in_another_way_stays(bundle: Bundle, decoding: Decoding) -> None:
+    tried = attempt(bundle, decoding=decoding)
+    doubts = tried.doubtful(results(result(tried, WITHOUT, [0])))
+    assert doubts
+    assert tried.with_words(doubts) is None
+
+
+def test_the_better_one_looks_at_more_and_is_not_much_less_likely(bundle: Bundle) -> None:
+    tried = attempt(bundle)
+    columns = list(range(len(tried.source.tokens)))
+    first = results(result(tried, WITHOUT, [0]))
+    doubts = tried.doubtful(first)
+    for nats, taken in ((-0.2, True), (-3.0, False)):
+        other = result(tried, WHOLE, columns, nats)
+        chosen = tried.covering(first, results(result(tried, WITHOUT, [0]), other), doubts)
+        assert (chosen.hypotheses == (other,)) is taken
+        assert (chosen is first) is not taken
+
+
+def test_the_better_one_has_no_other_fault(bundle: Bundle) -> None:
+    tried = attempt(bundle, TEXT.replace(".", " 🍕."))
+    columns = list(range(len(tried.source.tokens)))
+    first = results(result(tried, WITHOUT.replace(".", " 🍕."), [0]))
+    doubts = tried.doubtful(first)
+    assert tried.covering(first, results(result(tried, WHOLE, columns)), doubts) is first
+    kept = result(tried, WHOLE.replace(".", " 🍕."), columns)
+    assert tried.covering(first, results(kept), doubts).hypotheses == (kept,)
+
+
+@pytest.mark.parametrize("error", [QueueFullError(9, 9, 9), QueueFullError(9, 0, 1), StoppedError()])
+@pytest.mark.parametrize("answered", [0, 1, 2])
+def test_without_room_the_first_answer_stays(
+    bundle: Bundle, engine: Engine, monkeypatch: pytest.MonkeyPatch, error: Exception, answered: int
+) -> None:
+    """Whether the tests were refused, the search, or the tests of what it found."""
+    tried = attempt(bundle)
+    first, submit, calls = given(engine, tried, WITHOUT), Engine.submit, list[int]()
+
+    def full(running: Engine, requests: Sequence[SentenceRequest]) -> list[Future[SentenceResult]]:
+        calls.append(len(requests))
+        if len(calls) > answered:
+            raise error
+        return submit(running, requests)
+
+    monkeypatch.setattr(Engine, "submit", full)
+    translation, left_out = run(engine, tried, first)
+    assert len(calls) > answered
+    assert translation == WITHOUT
+    assert left_out == (["Zalando"] if answered else [])
+
+
+def test_all_of_the_attention_is_had_for_what_is_chosen(bundle: Bundle, engine: Engine) -> None:
+    tried = attempt(bundle, decoding=Decoding(beam_size=4, length_penalty=1.0))
+    tried = replace(tried, request=replace(tried.request, attention="full"))
+    first = given(engine, tried, WITHOUT)
+    (read,) = asyncio.run(looked_through(engine, [tried], {0: first})).values()
+    (best,) = read.result.hypotheses
+    assert set(best.attention) == set(first.hypotheses[0].attention)
+    for weights in best.attention.values():
+        np.testing.assert_allclose(weights.sum(axis=-1), 1.0, atol=1e-5)
