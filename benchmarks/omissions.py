@@ -1,0 +1,147 @@
+"""How well words that a translation leaves out are told (``service.coverage``): of the shipped models' own
+translations, of those by people, where most alarms are false, and of those by people from which a name or a number was
+taken out, where it should be told.
+
+    heed-train prepare training/configs/tatoeba-de-en-v6.yaml       # and en-de: the test part
+    python -m benchmarks.omissions [LIMIT] [MODELS]
+
+Prints Markdown for docs/benchmarks.md, and on standard error ten examples of each kind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import re
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.measuring import ROOT
+from service.bundle.repository import Bundle, Repository
+from service.coverage import tells_something
+from service.engine.decoding import Decoding
+from service.engine.engine import Engine, EngineSettings
+from service.engine.onnx_model import open_model
+from service.engine.sentence import SentenceRequest, SentenceResult
+from service.recovery import Attempt, kept_literals
+from service.second_tries import Read, looked_through
+from training.config import load_config
+from training.corpus import Corpus
+from training.evaluate import default_decoding
+
+PAIRS = ("de-en", "en-de")
+_LIMIT = 1000
+_SHOWN = 10
+#: Asked for so, nothing is searched again: what is left out of the best is told.
+_TOLD_ALONE = Decoding(beam_size=2, hypotheses=2)
+_WORD = re.compile(r"\w+")
+
+
+def main() -> None:
+    limit = int(sys.argv[1]) if len(sys.argv) > 1 else _LIMIT
+    models = Repository(Path(sys.argv[2]) if len(sys.argv) > 2 else ROOT / "exported")
+    print("| | own translations | some word is left out | mended | told | seconds of search, of looking through |")
+    print("|---|---|---|---|---|---|")
+    judged = []
+    for pair in PAIRS:
+        name = f"tatoeba-{pair}"
+        bundle = models.load(name, max(models.versions()[name]))
+        config = load_config(ROOT / "training" / "configs" / f"{name}-v{bundle.manifest.version}.yaml")
+        examples = list(itertools.islice(Corpus(ROOT / config.run_directory / "data").examples("test"), limit))
+        engine = Engine(open_model(bundle), EngineSettings(queue_tokens=2**31))
+        try:
+            print(_own(bundle, engine, [one.source for one in examples]))
+            pairs = [(one.source, one.target) for one in examples]
+            judged.append(_by_people(bundle, engine, pairs))
+        finally:
+            engine.stop()
+    print("\n| | by people | some word is told | with a name or number taken out | it is told |")
+    print("|---|---|---|---|---|")
+    print("\n".join(judged))
+
+
+def _own(bundle: Bundle, engine: Engine, sources: Sequence[str]) -> str:
+    attempts = [_attempt(bundle, source, default_decoding(bundle)) for source in dict.fromkeys(sources)]
+    begun = time.perf_counter()
+    first = engine.translate([attempt.request for attempt in attempts])
+    searched = time.perf_counter()
+    read = asyncio.run(looked_through(engine, attempts, dict(enumerate(first))))
+    looked = time.perf_counter() - searched
+    mended = sum(one.result is not first[place] for place, one in read.items())
+    told = [place for place, one in read.items() if one.left_out]
+    _show(f"{bundle.label}, told", bundle, attempts, read, told)
+    return (
+        f"| {bundle.label} | {len(attempts)} | {_share(len(read), len(attempts))} | {_share(mended, len(attempts))} | "
+        f"{_share(len(told), len(attempts))} | {searched - begun:.0f}, {looked:.0f} |"
+    )
+
+
+def _by_people(bundle: Bundle, engine: Engine, pairs: Sequence[tuple[str, str]]) -> str:
+    alarms = _read(bundle, engine, pairs)
+    attempts = [_attempt(bundle, source, _TOLD_ALONE) for source, _ in pairs]
+    _show(f"{bundle.label}, by people", bundle, attempts, alarms, [place for place, one in alarms.items()])
+    generator = random.Random(1)
+    cut = [found for pair in pairs if (found := _without_one(bundle, *pair, generator)) is not None]
+    read = _read(bundle, engine, [(source, target) for source, target, _ in cut])
+    found = sum(
+        place in read and any(word.text == gone for word in read[place].left_out)
+        for place, (_, _, gone) in enumerate(cut)
+    )
+    told, again = _share(len(alarms), len(pairs)), _share(found, len(cut))
+    return f"| {bundle.label} | {len(pairs)} | {told} | {len(cut)} | {again} |"
+
+
+def _without_one(bundle: Bundle, source: str, target: str, generator: random.Random) -> tuple[str, str, str] | None:
+    """A pair without a word of the target that the source has too, once each, and the word."""
+    words = [word for word in _WORD.findall(source) if (word[0].isupper() or word.isdigit()) and len(word) > 1]
+    alike = [
+        word
+        for word in words
+        if words.count(word) == _WORD.findall(target).count(word) == 1
+        and tells_something(word, bundle.source_tokenizer)
+    ]
+    if not alike:
+        return None
+    gone = generator.choice(alike)
+    rest = " ".join(re.sub(rf"\b{gone}\b", "", target).split())
+    return (source, rest, gone) if _WORD.search(rest) else None
+
+
+def _read(bundle: Bundle, engine: Engine, pairs: Sequence[tuple[str, str]]) -> dict[int, Read]:
+    """What is told of translations that were given."""
+    attempts, given = [], list[SentenceRequest]()
+    for source, target in pairs:
+        ids = tuple(bundle.encode_begun(target, capitals=False).ids)
+        attempts.append(_attempt(bundle, source, _TOLD_ALONE))
+        given.append(replace(attempts[-1].request, decoding=Decoding(prefix_ids=ids), max_target_tokens=len(ids)))
+    results: list[SentenceResult] = engine.translate(given)
+    return asyncio.run(looked_through(engine, attempts, dict(enumerate(results))))
+
+
+def _attempt(bundle: Bundle, text: str, decoding: Decoding) -> Attempt:
+    source = bundle.encode(text)
+    most = bundle.manifest.limits.max_target_tokens
+    request = SentenceRequest(tuple(source.ids), most, "alignment", decoding=decoding)
+    return Attempt(bundle, source, kept_literals(bundle, text), request, 64)
+
+
+def _show(
+    title: str, bundle: Bundle, attempts: Sequence[Attempt], read: dict[int, Read], places: Sequence[int]
+) -> None:
+    print(f"{title}: {len(places)}", file=sys.stderr)
+    for place in random.Random(1).sample(places, min(_SHOWN, len(places))):
+        left_out = ", ".join(word.text for word in read[place].left_out)
+        text = bundle.decode(read[place].result.hypotheses[0].target_ids).text
+        print(f"  {left_out}: {attempts[place].text} | {text}", file=sys.stderr)
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part} ({part / max(1, whole):.1%})"
+
+
+if __name__ == "__main__":
+    main()
