@@ -244,6 +244,10 @@ class Manifest(_Part):
             self._check_alignment(self.alignment, maps)
         elif maps:
             raise ValueError("alignment is absent, and there are attention_maps: choose one of them")
+        if self.finds_omissions and not (self.alignment and self.capabilities.prefix and self.capabilities.beam):
+            raise ValueError(
+                "finds_omissions needs an alignment, and a model that can go on from a prefix and by beams"
+            )
         return self
 
     def _check_alignment(self, alignment: AlignmentEntry, maps: dict[str, AttentionMapEntry]) -> None:

@@ -125,3 +125,16 @@ def test_an_alignment_is_of_no_sentence_before(stories: Manifest, kind: str) -> 
 def test_no_json_object_is_no_manifest(content: bytes) -> None:
     with pytest.raises(BundleError, match="here is not a JSON object"):
         Manifest.from_bytes(content, "here")
+
+
+@pytest.mark.parametrize("lacking", ["prefix", "beam"])
+def test_omissions_are_found_by_models_that_can_be_asked(letters: Bundle, lacking: str) -> None:
+    found = _changed(letters.manifest, lambda values: values.update(finds_omissions=True))
+    assert Manifest.from_bytes(found, "here").finds_omissions
+
+    def without(values: dict[str, Any]) -> None:
+        values.update(finds_omissions=True)
+        values["capabilities"][lacking] = False
+
+    with pytest.raises(BundleError, match="finds_omissions needs an alignment, and a model with a prefix and a beam"):
+        Manifest.from_bytes(_changed(letters.manifest, without), "there/manifest.json")
