@@ -16,7 +16,7 @@ import random
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from service.engine.engine import Engine, EngineSettings
 from service.engine.onnx_model import open_model
 from service.engine.sentence import SentenceRequest, SentenceResult
 from service.recovery import Attempt, kept_literals
-from service.second_tries import Read, looked_through
+from service.second_tries import Checked, checked
 from training.config import load_config
 from training.corpus import Corpus
 from training.evaluate import default_decoding
@@ -68,31 +68,35 @@ def _own(bundle: Bundle, engine: Engine, sources: Sequence[str]) -> str:
     attempts = [_attempt(bundle, source, default_decoding(bundle)) for source in dict.fromkeys(sources)]
     begun = time.perf_counter()
     first = engine.translate([attempt.request for attempt in attempts])
-    searched = time.perf_counter()
-    read = asyncio.run(looked_through(engine, attempts, dict(enumerate(first))))
-    looked = time.perf_counter() - searched
-    mended = sum(one.result is not first[place] for place, one in read.items())
-    told = [place for place, one in read.items() if one.left_out]
-    _show(f"{bundle.label}, told", bundle, attempts, read, told)
+    searched = time.perf_counter() - begun
+    left_out = _told(engine, [_attempt(bundle, attempt.text, _TOLD_ALONE) for attempt in attempts], first)
+    begun = time.perf_counter()
+    found = asyncio.run(checked(engine, attempts, dict(enumerate(first))))
+    looked = time.perf_counter() - begun
+    told = {place: one for place, one in found.items() if one.left_out}
+    _show(f"{bundle.label}, told", bundle, attempts, told)
+    mended = {place: found[place] for place in left_out if found[place].result is not first[place]}
+    _show(f"{bundle.label}, searched again and better", bundle, attempts, mended)
     return (
-        f"| {bundle.label} | {len(attempts)} | {_share(len(read), len(attempts))} | {_share(mended, len(attempts))} | "
-        f"{_share(len(told), len(attempts))} | {searched - begun:.0f}, {looked:.0f} |"
+        f"| {bundle.label} | {len(attempts)} | {_share(len(left_out), len(attempts))} | "
+        f"{_share(len(mended), len(attempts))} | {_share(len(told), len(attempts))} | {searched:.0f}, {looked:.0f} |"
     )
 
 
 def _by_people(bundle: Bundle, engine: Engine, pairs: Sequence[tuple[str, str]]) -> str:
-    alarms = _read(bundle, engine, pairs)
-    attempts = [_attempt(bundle, source, _TOLD_ALONE) for source, _ in pairs]
-    _show(f"{bundle.label}, by people", bundle, attempts, alarms, [place for place, one in alarms.items()])
+    attempts, results = _given(bundle, engine, pairs)
+    alarms = _told(engine, attempts, results)
+    _show(f"{bundle.label}, by people", bundle, attempts, alarms)
     generator = random.Random(1)
     cut = [found for pair in pairs if (found := _without_one(bundle, *pair, generator)) is not None]
-    read = _read(bundle, engine, [(source, target) for source, target, _ in cut])
-    found = sum(
-        place in read and any(word.text == gone for word in read[place].left_out)
-        for place, (_, _, gone) in enumerate(cut)
-    )
-    told, again = _share(len(alarms), len(pairs)), _share(found, len(cut))
-    return f"| {bundle.label} | {len(pairs)} | {told} | {len(cut)} | {again} |"
+    told = _told(engine, *_given(bundle, engine, [(source, target) for source, target, _ in cut]))
+    found = sum(gone in [word.text for word in one.left_out] for one, gone in _with_gone(told, cut))
+    shares = _share(len(alarms), len(pairs)), _share(found, len(cut))
+    return f"| {bundle.label} | {len(pairs)} | {shares[0]} | {len(cut)} | {shares[1]} |"
+
+
+def _with_gone(told: dict[int, Checked], cut: Sequence[tuple[str, str, str]]) -> Iterator[tuple[Checked, str]]:
+    return ((one, cut[place][2]) for place, one in told.items())
 
 
 def _without_one(bundle: Bundle, source: str, target: str, generator: random.Random) -> tuple[str, str, str] | None:
@@ -111,32 +115,37 @@ def _without_one(bundle: Bundle, source: str, target: str, generator: random.Ran
     return (source, rest, gone) if _WORD.search(rest) else None
 
 
-def _read(bundle: Bundle, engine: Engine, pairs: Sequence[tuple[str, str]]) -> dict[int, Read]:
-    """What is told of translations that were given."""
+def _given(
+    bundle: Bundle, engine: Engine, pairs: Sequence[tuple[str, str]]
+) -> tuple[list[Attempt], list[SentenceResult]]:
+    """Translations by people, as if the model had written them."""
     attempts, given = [], list[SentenceRequest]()
     for source, target in pairs:
         ids = tuple(bundle.encode_begun(target, capitals=False).ids)
         attempts.append(_attempt(bundle, source, _TOLD_ALONE))
         given.append(replace(attempts[-1].request, decoding=Decoding(prefix_ids=ids), max_target_tokens=len(ids)))
-    results: list[SentenceResult] = engine.translate(given)
-    return asyncio.run(looked_through(engine, attempts, dict(enumerate(results))))
+    return attempts, engine.translate(given)
+
+
+def _told(engine: Engine, attempts: Sequence[Attempt], results: Sequence[SentenceResult]) -> dict[int, Checked]:
+    """Those that leave something out, where nothing is searched again."""
+    found = asyncio.run(checked(engine, attempts, dict(enumerate(results))))
+    return {place: one for place, one in found.items() if one.left_out}
 
 
 def _attempt(bundle: Bundle, text: str, decoding: Decoding) -> Attempt:
     source = bundle.encode(text)
     most = bundle.manifest.limits.max_target_tokens
     request = SentenceRequest(tuple(source.ids), most, "alignment", decoding=decoding)
-    return Attempt(bundle, source, kept_literals(bundle, text), request, 64)
+    return Attempt(bundle, source, kept_literals(bundle, text), request)
 
 
-def _show(
-    title: str, bundle: Bundle, attempts: Sequence[Attempt], read: dict[int, Read], places: Sequence[int]
-) -> None:
-    print(f"{title}: {len(places)}", file=sys.stderr)
-    for place in random.Random(1).sample(places, min(_SHOWN, len(places))):
-        left_out = ", ".join(word.text for word in read[place].left_out)
-        text = bundle.decode(read[place].result.hypotheses[0].target_ids).text
-        print(f"  {left_out}: {attempts[place].text} | {text}", file=sys.stderr)
+def _show(title: str, bundle: Bundle, attempts: Sequence[Attempt], found: dict[int, Checked]) -> None:
+    print(f"{title}: {len(found)}", file=sys.stderr)
+    for place in random.Random(1).sample(sorted(found), min(_SHOWN, len(found))):
+        left_out = ", ".join(word.text for word in found[place].left_out)
+        text = bundle.decode(found[place].result.hypotheses[0].target_ids).text
+        print(f"  [{left_out}] {attempts[place].text} | {text}", file=sys.stderr)
 
 
 def _share(part: int, whole: int) -> str:

@@ -62,10 +62,6 @@ class PriorityChoice(enum.StrEnum):
     HIGH = "high"
 
 
-_LEFT_OUT = {
-    translation_pb2.OMISSION_KIND_LITERAL: "not",
-    translation_pb2.OMISSION_KIND_WORD: "perhaps not",
-}
 _PRIORITIES = {
     None: translation_service_pb2.PRIORITY_UNSPECIFIED,
     PriorityChoice.LOW: translation_service_pb2.PRIORITY_LOW,
@@ -426,9 +422,13 @@ def _show(reply: translation_service_pb2.TranslateResponse, text: str, json: boo
                 _draw(part)
     if not ok:
         _complain(f"{text[:40]!r}: {translation.status.message}")
-    for kind, told in _LEFT_OUT.items() if not json else ():
-        if lost := [omission.text for omission in translation.left_out if omission.kind == kind]:
-            _complain(f"{text[:40]!r}: {told} in the translation: {', '.join(lost)}")
+    if not json:
+        is_word = translation_pb2.OMISSION_KIND_WORD
+        words = [lost.text for lost in translation.left_out if lost.kind == is_word]
+        others = [lost.text for lost in translation.left_out if lost.kind != is_word]
+        for told, lost in (("not", others), ("perhaps not", words)):
+            if lost:
+                _complain(f"{text[:40]!r}: {told} in the translation: {', '.join(lost)}")
     return ok
 
 

@@ -11,67 +11,61 @@ without its word. Pure functions of weights and text; no queue, no model. Called
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
 from service.attention.types import Floats
 from service.attention.words import Word
-from service.bundle.tokenizer import Tokenizer
 from service.sentences import Span
 
 LEAST_WEIGHT = 0.25  # of one target token's: a word that gets more from any is looked at
 MOST_NATS = 2.5  # that a translation may become less likely without a word that it does not rest on
-_GRAMMAR = 900  # so many of the likeliest pieces are mostly words that another language has no word for
-_LONGEST_OF_GRAMMAR = 2  # pieces of an inflected form of one ("viel|en"); what has more is a word by itself
+_NAME_BEGINS = 3  # letters: a capital behind the first of them is of a name (eBay, McDonald), later of a compound
 
 
-def hardly_looked_at(weights: Floats, words: Sequence[Word]) -> list[Word]:
-    """Those of which no target token looks at more than a little; special ones and punctuation are none.
+def hardly_looked_at(weights: Floats, words: Sequence[Word]) -> list[tuple[float, Word]]:
+    """Those of which no target token looks at more than a little, each with the greatest weight that it has, in order;
+    special ones and punctuation are none.
 
     ``weights`` (target_length, source_length): the alignment, without the row of `</s>`.
     """
     if not len(weights) or not words:
         return []
     columns = np.add.reduceat(weights, [word.begin_token for word in words], axis=1)
-    greatest = columns.max(axis=0)
     return [
-        word
-        for word, most in zip(words, greatest, strict=True)
+        (most, word)
+        for word, most in zip(words, columns.max(axis=0).tolist(), strict=True)
         if most < LEAST_WEIGHT and not word.special and any(map(str.isalnum, word.text))
     ]
 
 
-def tells_something(word: str, tokenizer: Tokenizer) -> bool:
-    """Is it a number, or a word that is not among the most frequent ones of the vocabulary?
-
-    The pieces of a unigram vocabulary are numbered by their frequency (Kudo 2018, https://arxiv.org/abs/1804.10959), so
-    that articles, pronouns and auxiliaries come first in any language.
-    """
-    head = word.replace("’", "'").split("'")[0].lower()
-    if any(map(str.isdigit, head)):
-        return True
-    return len(head) > 1 and _is_rare(head, tokenizer)
+def tells_something(word: str, unaligned: Collection[str]) -> bool:
+    """Is it a number, or a word of two letters or more that is not among those that good translations often do not look
+    at? ``unaligned``: those, as ``plain_form`` has them."""
+    return any(map(str.isdigit, word)) or (len(word) > 1 and plain_form(word) not in unaligned)
 
 
-@lru_cache(maxsize=4096)
-def _is_rare(word: str, tokenizer: Tokenizer) -> bool:
-    ids = tokenizer.encode_ids(word)[:-1]
-    return bool(ids) and (ids[0] >= _GRAMMAR or len(ids) > _LONGEST_OF_GRAMMAR)
+def plain_form(word: str) -> str:
+    """A word as it is counted: whether it begins a sentence, and which apostrophe it has, is all the same."""
+    return word.replace("’", "'").casefold()
 
 
 def without(text: str, span: Span) -> str:
-    """``text`` without a part of it, and without one of the spaces around it; empty where no letter is left."""
+    """``text`` without a part of it, and without a space beside it; empty where no letter is left."""
     before, behind = text[: span.begin], text[span.end :]
-    if not before.strip() or (before[-1:].isspace() and behind[:1].isspace()):
-        behind = behind.lstrip()
+    if behind[:1].isspace() and (before[-1:].isspace() or not before):
+        behind = behind[1:]
     rest = before + behind
     return rest if any(map(str.isalnum, rest)) else ""
 
 
-def is_written_alike(word: str, text: str) -> bool:
+def is_written_alike(word: Word, text: str, pieces: Sequence[str]) -> bool:
     """Is a word of ``text`` most likely a name, which every language has as it is: in capitals where the rest is not,
-    or with one inside it (IKEA, eBay)?"""
-    inner = any(map(str.isupper, word[1:]))
-    return inner and any(map(str.islower, text))
+    or with one after the first letter (IKEA, eBay)?
+
+    ``pieces``: those of its tokens. What is read in lower case (``service.bundle.reading``) is stressed, and no name.
+    """
+    inner = any(map(str.isupper, word.text[1:_NAME_BEGINS]))
+    rest = text[: word.begin] + text[word.end :]
+    return inner and any(map(str.isupper, "".join(pieces))) and any(map(str.islower, rest))

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
+from functools import cached_property
 
 from service.attention.types import Floats
 from service.attention.views import aligned
@@ -32,12 +33,18 @@ _NO_REPEAT = 4  # tokens, where a translation went round in circles
 _NO_SPACE = "("  # what stands behind it has none before it, and no piece is made of both
 _MOST_NATS = 10.0  # that a translation may be less likely for each fault less; those that read well cost 1 to 8
 _MOST_NATS_FOR_WORD = 3.0  # likewise for each word that is translated after all; for more the word is wrong, mostly
+_MOST_DOUBTS = 8  # words of a sentence that are tested: what leaves out more is told all the same
 _LEAST_MEAN = -1.5  # nats a token of what takes the place of circles: below, it is letters at random
 
 
 def kept_literals(bundle: Bundle, text: str) -> tuple[Literal, ...]:
     """What translations of ``text`` are to keep, by a model that copies it; of another nothing."""
     return literals(text, bundle.is_foreign) if bundle.manifest.keeps_literals else ()
+
+
+def least_attention(bundle: Bundle) -> AttentionVariant:
+    """What every search is asked for: the alignment where it tells what was left out, at next to no cost."""
+    return "alignment" if bundle.manifest.finds_omissions else "none"
 
 
 @dataclass(frozen=True, order=True)
@@ -49,6 +56,10 @@ class Faults:
     left_out: int = 0
     added: int = 0
 
+    def none_beyond(self, other: Faults) -> bool:
+        """Has this no fault of any kind that the other has not, or not so often?"""
+        return all(mine <= its for mine, its in zip(astuple(self), astuple(other), strict=True))
+
     @property
     def count(self) -> int:
         return self.empty + self.circles + self.left_out + self.added
@@ -57,12 +68,14 @@ class Faults:
 @dataclass(frozen=True)
 class Attempt:
     """One sentence of a bundle's model, as it was read, and what was asked for it first. ``kept``: what its translation
-    is to keep; ``most_rows``: how wide a beam the engine can hold; ``target_language``: of a model of several."""
+    is to keep; ``attention``: what is to be had of it in the end, where ``request`` may ask for more; ``most_rows``:
+    how wide a beam the engine can hold; ``target_language``: of a model of several."""
 
     bundle: Bundle
     source: TokenizedText
     kept: tuple[Literal, ...]
     request: SentenceRequest
+    attention: AttentionVariant = "none"
     most_rows: int = _BEAM
     target_language: str = ""
 
@@ -88,8 +101,8 @@ class Attempt:
         """What to ask where the best hypothesis is at fault; None where it is not, or where something else was wished:
         a beginning, samples, several hypotheses, or an end after so many tokens.
 
-        What was left out must be written (``service.engine.phrases``), and no round of tokens twice. Without attention,
-        where a second look can be had for it (``looked_at``): most of what is found is thrown away.
+        What was left out must be written (``service.engine.phrases``), and no round of tokens twice. With no more
+        attention than any search has, where a second look can be had (``looked_at``): most of it is thrown away.
         """
         decoding, best, manifest = self.request.decoding, result.hypotheses[0], self.bundle.manifest
         if not (manifest.keeps_literals and self._may_be_asked and self._wishes_the_best):
@@ -104,7 +117,7 @@ class Attempt:
             wider = self._with_phrases(wider, self.kept)
         if faults.added:
             wider = replace(wider, suppressed_ids=wider.suppressed_ids | self._other_characters())
-        return self._asked(wider, "none" if manifest.capabilities.prefix else self.request.attention)
+        return self._asked(wider, least_attention(self.bundle) if manifest.capabilities.prefix else self.attention)
 
     def better(self, first: SentenceResult, second: SentenceResult) -> SentenceResult:
         """The first, or the second with the one hypothesis that has the least faults, of equals the likeliest by token.
@@ -127,12 +140,17 @@ class Attempt:
         return replace(second, hypotheses=(min(found, key=lambda one: one[:2])[2],))
 
     def looked_at(self, chosen: SentenceResult) -> SentenceRequest | None:
-        """What to ask for the attention of what was chosen: to write it once more. None where it has it."""
+        """What to ask for the attention of what was chosen: to write it once more. None where it has enough."""
         (hypothesis,) = chosen.hypotheses
-        if self.request.attention == "none" or not self.bundle.manifest.capabilities.prefix:
+        alignment = self.bundle.manifest.alignment
+        if self.attention == "none" or not self.bundle.manifest.capabilities.prefix:
+            return None
+        if self.attention == "alignment" and alignment is not None and alignment.map in hypothesis.attention:
             return None
         given = Decoding(prefix_ids=hypothesis.target_ids)
-        return replace(self.request, decoding=given, max_target_tokens=len(hypothesis.target_ids))
+        return replace(
+            self.request, decoding=given, max_target_tokens=len(hypothesis.target_ids), attention=self.attention
+        )
 
     def with_attention(self, chosen: SentenceResult, looked: SentenceResult) -> SentenceResult:
         """``chosen``, with what ``looked_at`` gave; its numbers stay those that it was chosen by."""
@@ -140,19 +158,21 @@ class Attempt:
         return replace(chosen, hypotheses=(replace(hypothesis, attention=looked.hypotheses[0].attention),))
 
     def doubtful(self, result: SentenceResult) -> list[Word]:
-        """Words of the text that the best hypothesis hardly looked at, to be tested one by one (``unread``).
+        """Words of the text that the best hypothesis hardly looked at, to be tested one by one (``request_without``);
+        of many those that it looked at the least.
 
         None of a model that cannot tell, and of a translation that was given, cut, or made without attention.
         """
-        manifest, best = self.bundle.manifest, result.hypotheses[0]
-        if not manifest.finds_omissions or not self._may_be_asked or best.finish_reason is FinishReason.LENGTH:
+        best = result.hypotheses[0]
+        if not self._may_be_asked or best.finish_reason is FinishReason.LENGTH:
             return []
-        return [word for word in self._hardly_looked_at(best) if without(self.text, Span(word.begin, word.end))]
+        worth = [one for one in self._hardly_looked_at(best) if without(self.text, _span(one[1]))]
+        return [word for _, word in sorted(worth, key=lambda one: one[0])[:_MOST_DOUBTS]]
 
-    def unread(self, result: SentenceResult, word: Word) -> SentenceRequest:
+    def request_without(self, word: Word, result: SentenceResult) -> SentenceRequest:
         """What to ask to learn how likely the best hypothesis is of the text without ``word``, one of ``doubtful``."""
         given = result.hypotheses[0].target_ids
-        rest = without(self.text, Span(word.begin, word.end))
+        rest = without(self.text, _span(word))
         return replace(
             self.request,
             source_ids=tuple(self.bundle.encode_ids(rest, self.target_language)),
@@ -162,10 +182,10 @@ class Attempt:
         )
 
     @staticmethod
-    def rests_on_it(result: SentenceResult, unread: SentenceResult) -> bool:
-        """Is the best hypothesis much less likely without a word? ``unread`` is the answer to what that asked for."""
-        nats = (float(one.hypotheses[0].log_probabilities.sum()) for one in (result, unread))
-        return next(nats) - next(nats) > MOST_NATS
+    def rests_on_it(result: SentenceResult, without_it: SentenceResult) -> bool:
+        """Is the best hypothesis much less likely without a word? ``without_it``: what ``request_without`` gave."""
+        with_it, rest = (one.hypotheses[0].log_probabilities.sum() for one in (result, without_it))
+        return bool(with_it - rest > MOST_NATS)
 
     def with_words(self, left_out: Sequence[Word]) -> SentenceRequest | None:
         """What to ask so that a translation does not leave these words out; None where something else was wished.
@@ -174,46 +194,54 @@ class Attempt:
         """
         if not (left_out and self._wishes_the_best):
             return None
-        names = [
-            Literal(Span(word.begin, word.end), word.text)
-            for word in left_out
-            if is_written_alike(word.text, self.text)
-        ]
+        names = [Literal(_span(word), word.text) for word in left_out if self._is_name(word)]
         wider = self._with_phrases(self._wider, (*self.kept, *names)) if names else self._wider
         return self._asked(wider, "alignment")
 
     def covering(self, first: SentenceResult, second: SentenceResult, left_out: Sequence[Word]) -> SentenceResult:
-        """The first, or the second with the one hypothesis that looks at the most of what was left out: with no other
-        fault that the first has not, and not much less likely."""
+        """The first, or the second with the one hypothesis that looks at the most of what was left out: with no fault
+        that the first has not, no other word that it hardly looks at, and not much less likely."""
         before = first.hypotheses[0]
         faults, total = self.faults(before), float(before.log_probabilities.sum())
-        of_names = (_MOST_NATS - _MOST_NATS_FOR_WORD) * sum(is_written_alike(one.text, self.text) for one in left_out)
-        doubts = len(self._hardly_looked_at(before))
+        doubts = {word for _, word in self._hardly_looked_at(before)}
         found = []
         for place, other in enumerate(second.hypotheses):
-            its = len(self._hardly_looked_at(other))
-            least = total - _MOST_NATS_FOR_WORD * (doubts - its) - of_names
-            likely = float(other.log_probabilities.sum()) >= least
-            ended = other.finish_reason is not FinishReason.LENGTH
-            if its < doubts and likely and ended and self.faults(other) <= faults:
-                found.append((its, place))
+            still = {word for _, word in self._hardly_looked_at(other)}
+            mended = [word for word in left_out if word not in still]
+            least = total - sum(map(self._most_nats, mended))
+            if not mended or other.finish_reason is FinishReason.LENGTH or not still <= doubts:
+                continue
+            if float(other.log_probabilities.sum()) >= least and self.faults(other).none_beyond(faults):
+                found.append((-len(mended), place))
         if not found:
             return first
         return replace(second, hypotheses=(second.hypotheses[min(found)[1]],))
 
-    def _hardly_looked_at(self, hypothesis: Hypothesis) -> list[Word]:
-        """Without what is looked for by itself (``kept``)."""
-        alignment = self.bundle.manifest.alignment
-        if alignment is None or alignment.map not in hypothesis.attention:
+    def _most_nats(self, word: Word) -> float:
+        return _MOST_NATS if self._is_name(word) else _MOST_NATS_FOR_WORD
+
+    def _is_name(self, word: Word) -> bool:
+        pieces = [token.piece for token in self.source.tokens[word.begin_token : word.end_token]]
+        return is_written_alike(word, self.text, pieces)
+
+    def _hardly_looked_at(self, hypothesis: Hypothesis) -> list[tuple[float, Word]]:
+        """Without what tells nothing, and what is looked for by itself (``kept``)."""
+        manifest = self.bundle.manifest
+        alignment = manifest.alignment
+        if not manifest.finds_omissions or alignment is None or alignment.map not in hypothesis.attention:
             return []
         weights: Floats = aligned(hypothesis.attention[alignment.map], alignment)
         written = weights[[one != EOS_ID for one in hypothesis.target_ids]]
         return [
-            word
-            for word in hardly_looked_at(written, words_of(self.text, self.source.tokens))
-            if tells_something(word.text, self.bundle.source_tokenizer)
+            (most, word)
+            for most, word in hardly_looked_at(written, self._words)
+            if tells_something(word.text, self.bundle.unaligned_words)
             and not any(one.span.begin < word.end and word.begin < one.span.end for one in self.kept)
         ]
+
+    @cached_property
+    def _words(self) -> tuple[Word, ...]:
+        return words_of(self.text, self.source.tokens)
 
     @property
     def _wishes_the_best(self) -> bool:
@@ -276,6 +304,10 @@ class Attempt:
         before = "" if begin == 0 or self.text[begin - 1].isspace() else _NO_SPACE
         tokens = self.bundle.target_tokenizer.encode(before + literal.text).tokens
         return tuple(token.id for token in tokens if not token.special and token.begin >= len(before))
+
+
+def _span(word: Word) -> Span:
+    return Span(word.begin, word.end)
 
 
 def _rounds(ids: Sequence[int]) -> int:

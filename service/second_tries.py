@@ -1,149 +1,177 @@
-"""Asking the engine once more for what was found at fault, a few sentences at a time, in what time there is to spare.
+"""Asking the engine once more for what was found at fault or left out, in what time and room there is to spare.
 
 What is asked for and which answer is better says ``service.recovery``. What could be done without is no reason to fail,
-nor to be late: where the queue is full or the time is over, the first answers stay. Called by the translator, on the
-event loop.
+nor to be late: all of it together has half of the time that is left, and where the queue is full or that is over, the
+answers stay that there are. Called by the translator, on the event loop, and by ``training.evaluate``, so that what is
+measured is what is served.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from service.attention.words import Word
 from service.engine.engine import Engine
 from service.engine.errors import EngineError, QueueFullError, StoppedError
 from service.engine.sentence import SentenceRequest, SentenceResult
 from service.recovery import Attempt
+from service.turn import Turn
 
-_TOGETHER = 16  # sentences, each of several rows, that take a part of the queue at once
+_SHARE = 8  # of the queue so much is taken at once: an eighth
+
+_Place = TypeVar("_Place", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """An answer, and the words of its text that it leaves out."""
+
+    result: SentenceResult
+    left_out: tuple[Word, ...] = ()
 
 
 def _count_nothing(_: int) -> None:
     return None
 
 
-async def better_answers(
-    engine: Engine,
-    attempts: Sequence[Attempt],
-    first: Mapping[int, SentenceResult],
-    wanted: Mapping[int, SentenceRequest],
-    count: Callable[[int], None] = _count_nothing,
-) -> dict[int, SentenceResult]:
-    """Those that are better than the ``first``, by their places in ``attempts``, with the attention that was asked for.
-
-    ``wanted``: what ``Attempt.again`` asks for at each place; ``count`` is told how many the engine took.
-    """
-    found: dict[int, SentenceResult] = {}
-    for begin in range(0, len(wanted), _TOGETHER):
-        part = dict(itertools.islice(wanted.items(), begin, begin + _TOGETHER))
-        chosen = {
-            place: better
-            for place, second in (await _spare(engine, part, count)).items()
-            if (better := attempts[place].better(first[place], second)) is not first[place]
-        }
-        found |= await _with_attention(engine, attempts, chosen)
-    return found
-
-
-@dataclass(frozen=True)
-class Read:
-    """An answer that was looked through, and the words of its text that it leaves out."""
-
-    result: SentenceResult
-    left_out: tuple[Word, ...] = ()
-
-
-async def looked_through(
+async def checked(
     engine: Engine,
     attempts: Sequence[Attempt],
     first: Mapping[int, SentenceResult],
     count: Callable[[int], None] = _count_nothing,
-) -> dict[int, Read]:
-    """Of the ``first`` answers, by their places in ``attempts``, those that leave words out, or better ones.
+) -> dict[int, Checked]:
+    """The ``first`` answers, by their places in ``attempts`` of one call, or better ones.
 
-    A better one is taken where it leaves out fewer, by the same tests. ``count`` is told how many were searched again.
+    ``count`` is told how many were searched again.
     """
-    found: dict[int, Read] = {}
-    for begin in range(0, len(first), _TOGETHER):
-        part = dict(itertools.islice(first.items(), begin, begin + _TOGETHER))
-        left_out = await _left_out(engine, attempts, part, {})
-        found |= {place: Read(part[place], words) for place, words in left_out.items()}
+    tries = _SecondTries(engine, attempts, count)
+    answers = {**first, **await tries.without_faults(first)}
+    found = await tries.with_words(answers)
+    return {place: found.get(place, Checked(answer)) for place, answer in answers.items()}
+
+
+class _SecondTries:
+    """Those of one call."""
+
+    def __init__(self, engine: Engine, attempts: Sequence[Attempt], count: Callable[[int], None]) -> None:
+        self._engine, self._attempts, self._count = engine, attempts, count
+        self._turn = Turn()
+        deadline, now = next((attempt.request.deadline for attempt in attempts), None), time.monotonic()
+        self._until = None if deadline is None else now + (deadline - now) / 2
+
+    async def without_faults(self, first: Mapping[int, SentenceResult]) -> dict[int, SentenceResult]:
+        """Those that are better than the first, with the attention that was wished for."""
+        wanted = dict[int, SentenceRequest]()
+        for place, answer in first.items():
+            if (ask := self._attempts[place].again(answer)) is not None:
+                wanted[place] = ask
+            await self._turn.over()
+        chosen = dict[int, SentenceResult]()
+        for place, second in (await self._searched(wanted)).items():
+            better = self._attempts[place].better(first[place], second)
+            if better is not first[place]:
+                chosen[place] = better
+            await self._turn.over()
+        return await self._with_attention(chosen)
+
+    async def with_words(self, first: Mapping[int, SentenceResult]) -> dict[int, Checked]:
+        """Those that leave words out, or better ones: a better one leaves out fewer, by the same tests."""
+        doubts = dict[int, list[Word]]()
+        for place, answer in first.items():
+            if words := self._attempts[place].doubtful(answer):
+                doubts[place] = words
+            await self._turn.over()
+        left_out, _ = await self._left_out(first, doubts)
+        found = {place: Checked(first[place], words) for place, words in left_out.items()}
         wanted = {
-            place: ask for place, words in left_out.items() if (ask := attempts[place].with_words(words)) is not None
+            place: ask
+            for place, words in left_out.items()
+            if (ask := self._attempts[place].with_words(words)) is not None
         }
-        second = await _spare(engine, wanted, count) if wanted else {}
-        better = {
-            place: chosen
-            for place, other in second.items()
-            if (chosen := attempts[place].covering(part[place], other, left_out[place])) is not part[place]
+        better, doubts = dict[int, SentenceResult](), {}
+        for place, second in (await self._searched(wanted)).items():
+            attempt = self._attempts[place]
+            chosen = attempt.covering(first[place], second, left_out[place])
+            if chosen is not first[place]:  # what it looks at now is tested too
+                better[place] = chosen
+                doubts[place] = list(dict.fromkeys((*left_out[place], *attempt.doubtful(chosen))))
+            await self._turn.over()
+        still, untested = await self._left_out(better, doubts)
+        mended = {
+            place: one
+            for place, one in better.items()
+            if place not in untested and len(still.get(place, ())) < len(left_out[place])
         }
-        still = await _left_out(engine, attempts, better, left_out)
-        better = {place: one for place, one in better.items() if len(still.get(place, ())) < len(left_out[place])}
-        for place, one in (await _with_attention(engine, attempts, better)).items():
-            found[place] = Read(one, still.get(place, ()))
-        await asyncio.sleep(0)  # it takes a while: others have their turn
-    return found
+        for place, one in (await self._with_attention(mended)).items():
+            found[place] = Checked(one, still.get(place, ()))
+        return found
 
+    async def _left_out(
+        self, answers: Mapping[int, SentenceResult], doubts: Mapping[int, Sequence[Word]]
+    ) -> tuple[dict[int, tuple[Word, ...]], set[int]]:
+        """The doubted words that the answers do not rest on, in the text's order; and the places of which not every
+        word could be tested."""
+        tests = {
+            (place, word): self._attempts[place].request_without(word, answers[place])
+            for place, words in doubts.items()
+            for word in words
+        }
+        tested = await self._spare(tests)
+        found = dict[int, list[Word]]()
+        for (place, word), without_it in tested.items():
+            if not self._attempts[place].rests_on_it(answers[place], without_it):
+                found.setdefault(place, []).append(word)
+        untested = {place for place, word in tests if (place, word) not in tested}
+        in_order = {place: tuple(sorted(words, key=lambda word: word.begin)) for place, words in found.items()}
+        return in_order, untested
 
-async def _left_out(
-    engine: Engine,
-    attempts: Sequence[Attempt],
-    answers: Mapping[int, SentenceResult],
-    before: Mapping[int, Sequence[Word]],
-) -> dict[int, tuple[Word, ...]]:
-    """The words that the answers do not rest on, as far as they could be tested: none where there was no time.
+    async def _with_attention(self, chosen: Mapping[int, SentenceResult]) -> dict[int, SentenceResult]:
+        """``chosen`` with the attention that was wished for; without those for which there was no time."""
+        looks = {
+            place: ask for place, one in chosen.items() if (ask := self._attempts[place].looked_at(one)) is not None
+        }
+        looked = await self._spare(looks)
+        return {
+            place: self._attempts[place].with_attention(one, looked[place]) if place in looks else one
+            for place, one in chosen.items()
+            if place not in looks or place in looked
+        }
 
-    ``before``: what earlier answers left out, which is tested whether it is looked at or not.
-    """
-    doubts = [
-        (place, word)
-        for place, answer in answers.items()
-        for word in {*before.get(place, ()), *attempts[place].doubtful(answer)}
-    ]
-    if not doubts:
-        return {}
-    tests = {number: attempts[place].unread(answers[place], word) for number, (place, word) in enumerate(doubts)}
-    found = dict[int, tuple[Word, ...]]()
-    for number, unread in (await _spare(engine, tests)).items():
-        place, word = doubts[number]
-        if not attempts[place].rests_on_it(answers[place], unread):
-            found[place] = (*found.get(place, ()), word)
-    return {place: tuple(sorted(words, key=lambda word: word.begin)) for place, words in found.items()}
+    async def _searched(self, requests: Mapping[int, SentenceRequest]) -> dict[int, SentenceResult]:
+        return await self._spare(requests, self._count)
 
+    async def _spare(
+        self, requests: Mapping[_Place, SentenceRequest], count: Callable[[int], None] = _count_nothing
+    ) -> dict[_Place, SentenceResult]:
+        """The answers that there are in time, a part of the queue at once; nothing more where one part is refused."""
+        found = dict[_Place, SentenceResult]()
+        places = list(requests)
+        while places and (self._until is None or time.monotonic() < self._until):
+            part = self._fitting(places, requests)
+            del places[: len(part)]
+            try:
+                futures = self._engine.submit([replace(requests[one], deadline=self._until) for one in part])
+            except (QueueFullError, StoppedError):
+                break
+            count(len(part))
+            answers = await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
+            for place, answer in zip(part, answers, strict=True):
+                if isinstance(answer, SentenceResult):
+                    found[place] = answer
+                elif not isinstance(answer, EngineError):
+                    raise answer
+        return found
 
-async def _with_attention(
-    engine: Engine, attempts: Sequence[Attempt], chosen: Mapping[int, SentenceResult]
-) -> dict[int, SentenceResult]:
-    """``chosen`` with the attention that was asked for; without those for which there was no time."""
-    looks = {place: ask for place, one in chosen.items() if (ask := attempts[place].looked_at(one)) is not None}
-    looked = await _spare(engine, looks) if looks else {}
-    return {
-        place: attempts[place].with_attention(one, looked[place]) if place in looks else one
-        for place, one in chosen.items()
-        if place not in looks or place in looked
-    }
-
-
-async def _spare(
-    engine: Engine, wanted: Mapping[int, SentenceRequest], count: Callable[[int], None] = _count_nothing
-) -> dict[int, SentenceResult]:
-    """The answers that there are within half of the time that is left."""
-    now = time.monotonic()
-    requests = [
-        one if one.deadline is None else replace(one, deadline=now + (one.deadline - now) / 2)
-        for one in wanted.values()
-    ]
-    try:
-        futures = engine.submit(requests)
-    except (QueueFullError, StoppedError):
-        return {}
-    count(len(requests))
-    found = await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
-    for failed in found:
-        if isinstance(failed, BaseException) and not isinstance(failed, EngineError):
-            raise failed
-    return {place: one for place, one in zip(wanted, found, strict=True) if isinstance(one, SentenceResult)}
+    def _fitting(self, places: Sequence[_Place], requests: Mapping[_Place, SentenceRequest]) -> list[_Place]:
+        """The first of them that go into a share of the queue; one, whatever it takes."""
+        part, room = list[_Place](), self._engine.load().limit_tokens // _SHARE
+        for place in places:
+            room -= requests[place].cost_tokens
+            if part and room < 0:
+                break
+            part.append(place)
+        return part

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from service.attention.words import Word
@@ -47,14 +46,14 @@ from service.presenter import (
     select_maps,
     wanted_variant,
 )
-from service.recovery import Attempt, kept_literals
+from service.recovery import Attempt, kept_literals, least_attention
 from service.registry import ModelRegistry, ServedModel
-from service.second_tries import better_answers, looked_through
+from service.second_tries import checked
 from service.sentences import Span, is_visible
+from service.turn import Turn
 
 _log = logging.getLogger(__name__)
 _RETRY_SECONDS = 0.2
-_TURN_SECONDS = 0.001
 _LONG_CHARACTERS = 2000
 
 
@@ -137,7 +136,7 @@ class Translator:
         answers, left_out = await self._run(request, model, maps, sources, decodings)
         check_size(model.bundle.manifest, request.attention, maps, sources, answers)
         results, outcomes = enumerate(answers), list[Translated | HeedError]()
-        turn = _Turn()
+        turn = Turn()
         for passage in passages:
             if isinstance(passage, HeedError):
                 outcomes.append(passage)
@@ -205,7 +204,7 @@ class Translator:
         room = model.engine.load().limit_tokens
         suppressed = suppressed_ids(request.decoding, model.bundle)
         seconds = self._metrics.phase_seconds.labels("tokenize")
-        turn = _Turn()
+        turn = Turn()
         for place, text in enumerate(request.texts):
             with seconds.time():
                 arguments = (request, place, text, model, suppressed)
@@ -319,13 +318,12 @@ class Translator:
         if not sources:
             return [], {}
         limit, wish = _output_limit(request, model), wanted_variant(model.bundle.manifest, request.attention, maps)
-        if wish == "none" and request.targets is None and model.bundle.manifest.finds_omissions:
-            wish = "alignment"  # it costs next to nothing, and tells what was left out
+        attention = least_attention(model.bundle) if wish == "none" and request.targets is None else wish
         requests = [
             SentenceRequest(
                 tuple(source.text.ids),
                 limit if request.targets is None else len(decoding.prefix_ids),
-                wish,
+                attention,
                 request.deadline,
                 tuple(tuple(sentence.ids) for sentence in source.context),
                 decoding,
@@ -336,43 +334,30 @@ class Translator:
         answers = await self._submit(request, model, requests)
         self._metrics.sentences.labels(model.name, str(model.version)).inc(len(requests))
         attempts = [
-            Attempt(model.bundle, source.text, source.kept, asked, model.engine.rows, request.target_language)
+            Attempt(model.bundle, source.text, source.kept, asked, wish, model.engine.rows, request.target_language)
             for source, asked in zip(sources, requests, strict=True)
         ]
-        count = self._metrics.second_tries.labels(model.name, str(model.version)).inc
-        await self._try_again(request, model, attempts, answers, count)
+        await self._go_on_where_empty(request, model, attempts, answers)
         done = {place: answer for place, answer in enumerate(answers) if isinstance(answer, SentenceResult)}
         left_out = dict[int, tuple[Word, ...]]()
-        for place, read in (await looked_through(model.engine, attempts, done, count)).items():
-            answers[place], left_out[place] = read.result, read.left_out
+        count = self._metrics.second_tries.labels(model.name, str(model.version)).inc
+        for place, one in (await checked(model.engine, attempts, done, count)).items():
+            answers[place], left_out[place] = one.result, one.left_out
         return answers, left_out
 
-    async def _try_again(
+    async def _go_on_where_empty(
         self,
         request: TranslateRequest,
         model: ServedModel,
         attempts: Sequence[Attempt],
         answers: list[SentenceResult | HeedError],
-        count: Callable[[int], None],
     ) -> None:
-        """Put better answers in the place of those that are at fault (``service.recovery``).
-
-        What has no text must be asked for again; for the rest, where there is no time or room for it, the first answer
-        stays.
-        """
+        """What has no text must be asked for again: there is nothing to give instead."""
         done = {place: answer for place, answer in enumerate(answers) if isinstance(answer, SentenceResult)}
         empty = {place: ask for place, answer in done.items() if (ask := attempts[place].longer(answer)) is not None}
         if empty:
             for place, longer in zip(empty, await self._submit(request, model, list(empty.values())), strict=True):
                 answers[place] = longer
-        again, turn = dict[int, SentenceRequest](), _Turn()
-        for place, answer in done.items():
-            if place not in empty and (ask := attempts[place].again(answer)) is not None:
-                again[place] = ask
-            await turn.over()
-        if again:
-            for place, better in (await better_answers(model.engine, attempts, done, again, count)).items():
-                answers[place] = better
 
     async def _submit(
         self, request: TranslateRequest, model: ServedModel, requests: list[SentenceRequest]
@@ -464,15 +449,3 @@ def _begun(request: TranslateRequest, place: int) -> tuple[str, str]:
     if request.targets is not None:
         return f"pairs[{place}].target", request.targets[place]
     return f"target_prefixes[{place}]", request.prefixes[place] if request.prefixes else ""
-
-
-class _Turn:
-    """Lets others use the event loop whenever this request has used it for a while."""
-
-    def __init__(self) -> None:
-        self._begun = time.perf_counter()
-
-    async def over(self) -> None:
-        if time.perf_counter() - self._begun > _TURN_SECONDS:
-            await asyncio.sleep(0)
-            self._begun = time.perf_counter()

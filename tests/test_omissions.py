@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 
@@ -15,12 +16,12 @@ from service.bundle.repository import Bundle, Repository
 from service.bundle.tokenizer import EOS_ID
 from service.engine.decoding import GREEDY, Decoding, Sampling
 from service.engine.engine import Engine, EngineSettings
-from service.engine.errors import QueueFullError, StoppedError
+from service.engine.errors import DeadlineError, QueueFullError, StoppedError
 from service.engine.hypothesis import FinishReason, Hypothesis
 from service.engine.onnx_model import open_model
 from service.engine.sentence import SentenceRequest, SentenceResult, Timings
 from service.recovery import Attempt, kept_literals
-from service.second_tries import looked_through
+from service.second_tries import Checked, checked
 from tests.conftest import EXPORTED
 
 TEXT = "Frau Kowalczyk arbeitet bei Zalando in Berlin."
@@ -45,7 +46,7 @@ def engine(bundle: Bundle) -> Iterator[Engine]:
 def attempt(bundle: Bundle, text: str = TEXT, decoding: Decoding = GREEDY) -> Attempt:
     source = bundle.encode(text)
     request = SentenceRequest(tuple(source.ids), 64, "alignment", decoding=decoding)
-    return Attempt(bundle, source, kept_literals(bundle, text), request, 8)
+    return Attempt(bundle, source, kept_literals(bundle, text), request, most_rows=8)
 
 
 def given(engine: Engine, tried: Attempt, translation: str) -> SentenceResult:
@@ -78,9 +79,8 @@ def texts(words: Sequence[Word]) -> list[str]:
 
 def run(engine: Engine, tried: Attempt, first: SentenceResult) -> tuple[str, list[str]]:
     """The translation and the words that are told."""
-    read = asyncio.run(looked_through(engine, [tried], {0: first})).get(0)
-    best, left_out = (first, []) if read is None else (read.result, texts(read.left_out))
-    return tried.bundle.decode(best.hypotheses[0].target_ids).text, left_out
+    found = asyncio.run(checked(engine, [tried], {0: first}))[0]
+    return tried.bundle.decode(found.result.hypotheses[0].target_ids).text, texts(found.left_out)
 
 
 def test_what_is_not_looked_at_is_doubted(bundle: Bundle, engine: Engine) -> None:
@@ -93,12 +93,12 @@ def test_without_the_word_such_a_translation_is_as_likely(bundle: Bundle, engine
     tried = attempt(bundle)
     first = given(engine, tried, WITHOUT)
     (word,) = tried.doubtful(first)
-    asked = tried.unread(first, word)
+    asked = tried.request_without(word, first)
     assert asked.source_ids == tuple(bundle.encode_ids("Frau Kowalczyk arbeitet bei in Berlin."))
     assert (asked.decoding.prefix_ids, asked.attention) == (first.hypotheses[0].target_ids, "none")
     assert not tried.rests_on_it(first, *engine.translate([asked]))
     whole = given(engine, tried, WHOLE)
-    assert tried.rests_on_it(whole, *engine.translate([tried.unread(whole, word)]))
+    assert tried.rests_on_it(whole, *engine.translate([tried.request_without(word, whole)]))
 
 
 def test_what_can_be_said_is_said_after_all(bundle: Bundle, engine: Engine) -> None:
@@ -118,7 +118,8 @@ def test_what_cannot_be_mended_is_told(bundle: Bundle, engine: Engine) -> None:
 
 def test_a_translation_that_rests_on_all_of_its_text_is_left_alone(bundle: Bundle, engine: Engine) -> None:
     tried = attempt(bundle)
-    assert asyncio.run(looked_through(engine, [tried], {0: given(engine, tried, WHOLE)})) == {}
+    whole = given(engine, tried, WHOLE)
+    assert asyncio.run(checked(engine, [tried], {0: whole})) == {0: Checked(whole)}
 
 
 def test_an_empty_text_is_no_test(bundle: Bundle) -> None:
@@ -207,34 +208,135 @@ def test_the_better_one_has_no_other_fault(bundle: Bundle) -> None:
     assert tried.covering(first, results(kept), doubts).hypotheses == (kept,)
 
 
-@pytest.mark.parametrize("error", [QueueFullError(9, 9, 9), QueueFullError(9, 0, 1), StoppedError()])
-@pytest.mark.parametrize("answered", [0, 1, 2])
-def test_without_room_the_first_answer_stays(
-    bundle: Bundle, engine: Engine, monkeypatch: pytest.MonkeyPatch, error: Exception, answered: int
-) -> None:
-    """Whether the tests were refused, the search, or the tests of what it found."""
-    tried = attempt(bundle)
-    first, submit, calls = given(engine, tried, WITHOUT), Engine.submit, list[int]()
+Submit = Callable[[Engine, Sequence[SentenceRequest]], list[Future[SentenceResult]]]
+
+
+def refusing(monkeypatch: pytest.MonkeyPatch, refused: int, error: Exception) -> list[int]:
+    """The submission of this number is refused; returns a list that comes to hold the sizes of all."""
+    submit: Submit = Engine.submit
+    calls = list[int]()
 
     def full(running: Engine, requests: Sequence[SentenceRequest]) -> list[Future[SentenceResult]]:
         calls.append(len(requests))
-        if len(calls) > answered:
+        if len(calls) == refused:
             raise error
         return submit(running, requests)
 
     monkeypatch.setattr(Engine, "submit", full)
+    return calls
+
+
+@pytest.mark.parametrize("error", [QueueFullError(9, 9, 9), QueueFullError(9, 0, 1), StoppedError()])
+@pytest.mark.parametrize("refused", [1, 2, 3, 4])
+def test_without_room_the_first_answer_stays(
+    bundle: Bundle, engine: Engine, monkeypatch: pytest.MonkeyPatch, error: Exception, refused: int
+) -> None:
+    """Whether the tests were refused, the search, the tests of what it found, or all of its attention."""
+    tried = attempt(bundle, decoding=Decoding(beam_size=4, length_penalty=1.0))
+    tried = replace(tried, attention="full")
+    first = given(engine, tried, WITHOUT)
+    calls = refusing(monkeypatch, refused, error)
     translation, left_out = run(engine, tried, first)
-    assert len(calls) > answered
+    assert len(calls) >= refused
     assert translation == WITHOUT
-    assert left_out == (["Zalando"] if answered else [])
+    assert left_out == ([] if refused == 1 else ["Zalando"])
+
+
+@pytest.mark.parametrize("late", [0, 1])
+def test_what_was_tested_in_part_is_told_and_its_better_one_is_not_taken(
+    bundle: Bundle, engine: Engine, monkeypatch: pytest.MonkeyPatch, late: int
+) -> None:
+    """Of the two tests of what the search found one comes too late."""
+    tried = attempt(
+        bundle, "Frau Kowalczyk verkauft bei Zalando Gummistiefel.", Decoding(beam_size=4, length_penalty=1.0)
+    )
+    first = given(engine, tried, "Ms. Kowalczyk sells.")
+    assert texts(sorted(tried.doubtful(first), key=lambda word: word.begin)) == ["Zalando", "Gummistiefel"]
+    submit: Submit = Engine.submit
+    calls = list[int]()
+
+    def one_is_late(running: Engine, requests: Sequence[SentenceRequest]) -> list[Future[SentenceResult]]:
+        calls.append(len(requests))
+        futures = submit(running, requests)
+        if len(calls) == 3:
+            futures[late] = Future()
+            futures[late].set_exception(DeadlineError())
+        return futures
+
+    monkeypatch.setattr(Engine, "submit", one_is_late)
+    translation, left_out = run(engine, tried, first)
+    assert calls == [2, 1, 2]
+    assert (translation, left_out) == ("Ms. Kowalczyk sells.", ["Zalando", "Gummistiefel"])
+
+
+def test_where_the_time_is_over_nothing_is_asked(
+    bundle: Bundle, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = attempt(bundle)
+    first = given(engine, tried, WITHOUT)
+    calls = refusing(monkeypatch, 0, StoppedError())
+    late = replace(tried, request=replace(tried.request, deadline=time.monotonic() - 1))
+    assert run(engine, late, first) == (WITHOUT, [])
+    assert calls == []
+
+
+def test_all_of_it_has_half_of_the_time_that_is_left(
+    bundle: Bundle, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = attempt(bundle, decoding=Decoding(beam_size=4, length_penalty=1.0))
+    first, submit, deadlines = given(engine, tried, WITHOUT), Engine.submit, list[float]()
+
+    def seen(running: Engine, requests: Sequence[SentenceRequest]) -> list[Future[SentenceResult]]:
+        deadlines.extend(request.deadline for request in requests if request.deadline is not None)
+        return submit(running, requests)
+
+    monkeypatch.setattr(Engine, "submit", seen)
+    end = time.monotonic() + 100
+    translation, _ = run(engine, replace(tried, request=replace(tried.request, deadline=end)), first)
+    assert "Zalando" in translation
+    assert len(deadlines) == 3
+    assert len(set(deadlines)) == 1
+    assert 45 < end - deadlines[0] < 55
+
+
+def test_many_are_tested_in_parts_and_each_as_if_alone(bundle: Bundle, engine: Engine) -> None:
+    """A queue that holds a few of the tests at once."""
+    tried = attempt(bundle)
+    first = given(engine, tried, WITHOUT)
+    small = Engine(open_model(bundle), EngineSettings(workers=1, rows_per_worker=16, queue_tokens=4000))
+    try:
+        begun = replace(tried, request=replace(tried.request, decoding=Decoding(prefix_ids=(7,))))
+        found = asyncio.run(checked(small, [begun] * 40, dict.fromkeys(range(40), first)))
+    finally:
+        small.stop()
+    assert [texts(one.left_out) for one in found.values()] == [["Zalando"]] * 40
+
+
+def test_what_leaves_out_very_much_is_tested_by_a_few_words(bundle: Bundle) -> None:
+    names = "Anna Bertha Cäcilie Dorothea Elfriede Friederike Gertrud Hildegard Irmgard Jakobine Katharina"
+    tried = attempt(bundle, f"Es kommen {names}.")
+    assert len(tried.doubtful(results(result(tried, "They come.", [0])))) == 8
+
+
+def test_a_stressed_word_is_no_name(bundle: Bundle) -> None:
+    tried = attempt(bundle, "Das ist bei IKEA STRENG VERBOTEN.")
+    asked = tried.with_words(tried.doubtful(results(result(tried, "Yes.", [0]))))
+    assert asked is not None
+    assert [bundle.target_tokenizer.decode(phrase).text.strip() for phrase in asked.decoding.phrases] == ["IKEA"]
+
+
+def test_a_text_in_capitals_is_looked_through_as_it_is_read(bundle: Bundle, engine: Engine) -> None:
+    tried = attempt(bundle, TEXT.upper())
+    first = given(engine, tried, WITHOUT)
+    assert texts(tried.doubtful(first)) == ["ZALANDO"]
 
 
 def test_all_of_the_attention_is_had_for_what_is_chosen(bundle: Bundle, engine: Engine) -> None:
     tried = attempt(bundle, decoding=Decoding(beam_size=4, length_penalty=1.0))
-    tried = replace(tried, request=replace(tried.request, attention="full"))
+    tried = replace(tried, request=replace(tried.request, attention="full"), attention="full")
     first = given(engine, tried, WITHOUT)
-    (read,) = asyncio.run(looked_through(engine, [tried], {0: first})).values()
-    (best,) = read.result.hypotheses
+    (found,) = asyncio.run(checked(engine, [tried], {0: first})).values()
+    (best,) = found.result.hypotheses
     assert set(best.attention) == set(first.hypotheses[0].attention)
     for weights in best.attention.values():
         np.testing.assert_allclose(weights.sum(axis=-1), 1.0, atol=1e-5)

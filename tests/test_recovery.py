@@ -38,7 +38,7 @@ def engine(keeper: Bundle) -> Iterator[Engine]:
 
 def attempt(bundle: Bundle, text: str, decoding: Decoding = GREEDY, most_rows: int = 16) -> Attempt:
     request = SentenceRequest(tuple(bundle.encode_ids(text)), MOST, decoding=decoding)
-    return Attempt(bundle, bundle.encode(text), kept_literals(bundle, text), request, most_rows)
+    return Attempt(bundle, bundle.encode(text), kept_literals(bundle, text), request, most_rows=most_rows)
 
 
 def result(bundle: Bundle, *texts: str, nats: float = -0.1) -> SentenceResult:
@@ -159,7 +159,7 @@ def test_what_was_cut_by_its_length_is_not_asked_for_again(keeper: Bundle) -> No
 
 def test_attention_is_had_for_what_is_chosen_alone(keeper: Bundle, engine: Engine) -> None:
     tried = attempt(keeper, f"abc {PICTURE}")
-    tried = replace(tried, request=replace(tried.request, attention="full"))
+    tried = replace(tried, request=replace(tried.request, attention="full"), attention="full")
     wanted = tried.again(result(keeper, "cba"))
     assert wanted is not None
     assert wanted.attention == "none"

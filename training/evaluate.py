@@ -14,17 +14,17 @@ from rich.table import Table
 
 from service.attention.views import aligned
 from service.bundle.errors import BundleError
-from service.bundle.manifest import AttentionVariant, Precision
+from service.bundle.manifest import Precision
 from service.bundle.repository import Bundle, Repository
 from service.bundle.tokenizer import EOS_ID, PAD_ID, TokenizedText
 from service.engine.decoding import Decoding
 from service.engine.engine import Engine, EngineSettings
 from service.engine.hypothesis import Hypothesis
 from service.engine.onnx_model import open_model
-from service.engine.sentence import SentenceRequest, SentenceResult
+from service.engine.sentence import SentenceRequest
 from service.presenter import parts_of
-from service.recovery import Attempt, kept_literals
-from service.second_tries import better_answers, looked_through
+from service.recovery import Attempt, kept_literals, least_attention
+from service.second_tries import checked
 from service.sentences import rejoin
 from training.config import Config, FileCorpus
 from training.corpus import Corpus
@@ -157,42 +157,36 @@ def translate_texts(
     parts = [parts_of(bundle, text, target_language=target_language) for text in texts]
     sentences = [part.of(text) for text, of_text in zip(texts, parts, strict=True) for part in of_text]
     sources = [bundle.encode(sentence, target_language) for sentence in sentences]
-    wish: AttentionVariant = "alignment" if bundle.manifest.finds_omissions else "none"
-    requests = [SentenceRequest(tuple(source.ids), most, wish, decoding=decoding) for source in sources]
+    attention = least_attention(bundle)
+    requests = [SentenceRequest(tuple(source.ids), most, attention, decoding=decoding) for source in sources]
     engine = Engine(open_model(bundle, precision=precision), EngineSettings(queue_tokens=2**31))
     attempts = [
-        Attempt(bundle, source, kept_literals(bundle, source.text), request, engine.rows, target_language)
+        Attempt(
+            bundle,
+            source,
+            kept_literals(bundle, source.text),
+            request,
+            most_rows=engine.rows,
+            target_language=target_language,
+        )
         for source, request in zip(sources, requests, strict=True)
     ]
     try:
-        results = asyncio.run(_with_second_tries(engine, attempts, engine.translate(requests)))
+        results = engine.translate(requests)
+        for place, attempt in enumerate(attempts):
+            if (longer := attempt.longer(results[place])) is not None:
+                (results[place],) = engine.translate([longer])
+        found = asyncio.run(checked(engine, attempts, dict(enumerate(results))))
     finally:
         engine.stop()
     best = (
-        bundle.decode(result.hypotheses[0].target_ids, bundle.answers_in_capitals(sentence)).text
-        for sentence, result in zip(sentences, results, strict=True)
+        bundle.decode(found[place].result.hypotheses[0].target_ids, bundle.answers_in_capitals(sentence)).text
+        for place, sentence in enumerate(sentences)
     )
     return [
         rejoin(text, of_text, list(itertools.islice(best, len(of_text))))[0]
         for text, of_text in zip(texts, parts, strict=True)
     ]
-
-
-async def _with_second_tries(
-    engine: Engine, attempts: Sequence[Attempt], first: Sequence[SentenceResult]
-) -> list[SentenceResult]:
-    """As the service has them, each by itself."""
-    results = dict(enumerate(first))
-    longer = {place: ask for place, one in results.items() if (ask := attempts[place].longer(one)) is not None}
-    results |= zip(longer, engine.translate(list(longer.values())), strict=True)
-    wanted = {
-        place: ask
-        for place, one in results.items()
-        if place not in longer and (ask := attempts[place].again(one)) is not None
-    }
-    results |= await better_answers(engine, attempts, results, wanted)
-    read = await looked_through(engine, attempts, results)
-    return [read[place].result if place in read else one for place, one in results.items()]
 
 
 def default_decoding(bundle: Bundle) -> Decoding:

@@ -41,6 +41,7 @@ from training.corpus import SIDES, Corpus, ParallelArrays, language_piece
 from training.files import folder_to_replace
 from training.graphs import WEIGHTS_FILE, round_weights, write_graphs, write_weights
 from training.models.interface import AutoregressiveModel, TranslationModel
+from training.omissions import unaligned_words
 from training.parity import prove_parity, translate
 from training.quantization import quantize
 from training.trainer import load_weights
@@ -60,6 +61,7 @@ def export_bundle(config: Config, corpus: Corpus, repository: Path, progress: Ca
     round_weights(model, _DTYPES[config.export.weights_dtype])  # what is measured is what is stored
     score = validate(model, corpus.arrays("validation"), config.training.batch_tokens)
     directory = repository / config.name / str(config.version)
+    alignment = _chosen_alignment(config, model, corpus, updates)
     return write_bundle(
         directory,
         model,
@@ -73,9 +75,18 @@ def export_bundle(config: Config, corpus: Corpus, repository: Path, progress: Ca
             scores={"validation_exact_match": score.exact_match, "validation_loss": score.loss},
         ),
         progress,
-        _chosen_alignment(config, model, corpus, updates),
+        alignment,
         corpus.arrays("validation").first(_CALIBRATION_PAIRS) if config.export.int8 else None,
+        _unaligned_words(config, model, corpus, alignment or model.alignment),
     )
+
+
+def _unaligned_words(
+    config: Config, model: TranslationModel, corpus: Corpus, alignment: AlignmentEntry | None
+) -> tuple[str, ...]:
+    if not config.export.finds_omissions or alignment is None or not isinstance(model, AutoregressiveModel):
+        return ()
+    return unaligned_words(model, corpus, alignment)
 
 
 def _chosen_alignment(
@@ -101,11 +112,12 @@ def write_bundle(
     progress: Callable[[str], None],
     alignment: AlignmentEntry | None = None,
     calibration: ParallelArrays | None = None,
+    unaligned: tuple[str, ...] = (),
 ) -> Path:
     """Export ``model`` into ``directory``, whose last two parts are the config's name and version.
 
     ``alignment``: the one that was measured; by default the model's own. ``calibration``: pairs whose activations give
-    the ranges of int8 graphs, which are written where there are any.
+    the ranges of int8 graphs, which are written where there are any. ``unaligned``: ``training.omissions``.
     """
     model.eval()
     alignment = alignment or model.alignment
@@ -146,6 +158,7 @@ def write_bundle(
             decoding=DecodingDefaults(beam_size=config.export.beam_size, length_penalty=config.export.length_penalty),
             keeps_literals=config.export.keeps_literals,
             finds_omissions=config.export.finds_omissions,
+            unaligned_words=unaligned,
             capabilities=model.capabilities,
             graphs=tuple(graphs),
             state=_state_of(graphs),

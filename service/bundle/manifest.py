@@ -205,6 +205,8 @@ class Manifest(_Part):
     decoding: DecodingDefaults = DecodingDefaults()
     keeps_literals: bool = False  # emoji, addresses and the like are copied (``service.literals``): they are looked for
     finds_omissions: bool = False  # the alignment tells which words were left out (``service.coverage``)
+    #: Words in lower case that the alignment of good translations often does not look at; they are not missed.
+    unaligned_words: tuple[str, ...] = ()
     capabilities: Capabilities
     graphs: tuple[GraphEntry, ...]
     state: tuple[StateTensor, ...]

@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -80,6 +81,11 @@ class Bundle:
         """A translation and where in it each of ``ids`` stands; ``capitals`` as ``answers_in_capitals`` says."""
         target = self.target_tokenizer.decode(ids)
         return raised(target) if capitals else target
+
+    @cached_property
+    def unaligned_words(self) -> frozenset[str]:
+        """Words in lower case that good translations often do not look at."""
+        return frozenset(self.manifest.unaligned_words)
 
     def is_foreign(self, letter: str) -> bool:
         """Is a letter one of no word that the model reads or writes? Then it can only be copied."""

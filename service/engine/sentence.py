@@ -55,6 +55,13 @@ class SentenceRequest:
         """Of the sentence and of those before it."""
         return len(self.source_ids) + sum(map(len, self.context_ids))
 
+    @property
+    def cost_tokens(self) -> int:
+        """What it holds of a queue's bound: its source, and what its hypotheses are likely to emit."""
+        told = max(len(self.decoding.prefix_ids), self.decoding.min_tokens)
+        likely = max(told, likely_target_tokens(len(self.source_ids), self.max_target_tokens))
+        return self.source_tokens + self.decoding.rows * likely
+
 
 @dataclass(frozen=True)
 class Timings:
@@ -98,11 +105,7 @@ class Sentence:
 
     @property
     def cost_tokens(self) -> int:
-        """What the sentence holds of the queue's bound: its source, and what its hypotheses are likely to emit."""
-        request, decoding = self.request, self.request.decoding
-        told = max(len(decoding.prefix_ids), decoding.min_tokens)
-        likely = max(told, likely_target_tokens(len(request.source_ids), request.max_target_tokens))
-        return request.source_tokens + decoding.rows * likely
+        return self.request.cost_tokens
 
     @property
     def wanted_rows(self) -> int:
