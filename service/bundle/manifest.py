@@ -247,9 +247,7 @@ class Manifest(_Part):
         elif maps:
             raise ValueError("alignment is absent, and there are attention_maps: choose one of them")
         if self.finds_omissions and not (self.alignment and self.capabilities.prefix and self.capabilities.beam):
-            raise ValueError(
-                "finds_omissions needs an alignment, and a model that can go on from a prefix and by beams"
-            )
+            raise ValueError("finds_omissions needs an alignment, and a model with a prefix and a beam")
         return self
 
     def _check_alignment(self, alignment: AlignmentEntry, maps: dict[str, AttentionMapEntry]) -> None:

@@ -109,6 +109,21 @@ def test_what_a_translation_lacks_is_told_and_it_is_printed_all_the_same(bundles
     assert json_too.stderr == ""
 
 
+def test_a_word_that_a_translation_leaves_out_is_told_with_a_perhaps(bundles: Path) -> None:
+    edit_manifest(bundles / "letters" / "1", lambda values: values.update(finds_omissions=True))
+    finder = Running("--models", str(bundles), "--pause-seconds", "0")
+    text = "bad djg cbh cdc bgg iei ehf"  # of which random weights make three letters
+    done = heed("translate", text, "--model", "letters", "--address", finder.address)
+    json_too = heed("translate", text, "--model", "letters", "--json", "--address", finder.address)
+    assert finder.terminate() == 0
+    told = json.loads(json_too.stdout)["translations"][0]["leftOut"]
+    assert told
+    assert {span["kind"] for span in told} == {"OMISSION_KIND_WORD"}
+    words = ", ".join(text[span.get("beginOffset", 0) : span["endOffset"]] for span in told)
+    assert done.stderr == f"heed: {text!r}: perhaps not in the translation: {words}\n"
+    assert len(done.stdout.splitlines()) == 1
+
+
 def test_what_is_too_much_for_one_call_goes_in_several() -> None:
     """A server that holds seven of these lines."""
     (source, target), *_ = golden("letters", 1)
