@@ -32,24 +32,22 @@ WHOLE = "Ms. Kowalczyk works for Zalando in Berlin."
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
     shipped = Repository(EXPORTED).load("tatoeba-de-en", max(Repository(EXPORTED).versions()["tatoeba-de-en"]))
-    grammar = tuple(
-        [
-            "am",
-            "an",
-            "arbeitet",
-            "bei",
-            "das",
-            "ein",
-            "es",
-            "frau",
-            "ich",
-            "in",
-            "ist",
-            "kaufe",
-            "kommen",
-            "schreibt",
-            "verkauft",
-        ]
+    grammar = (
+        "am",
+        "an",
+        "arbeitet",
+        "bei",
+        "das",
+        "ein",
+        "es",
+        "frau",
+        "ich",
+        "in",
+        "ist",
+        "kaufe",
+        "kommen",
+        "schreibt",
+        "verkauft",
     )
     manifest = shipped.manifest.model_copy(
         update={"finds_omissions": True, "keeps_literals": True, "unaligned_words": grammar}
