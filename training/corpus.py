@@ -108,6 +108,7 @@ class Corpus:
         if done is None:
             raise CorpusError(f"{marker} is damaged: run `heed-train prepare CONFIG` again")
         self._done = done
+        self._tokenizers: dict[str, Tokenizer] = {}
 
     def check(self, config: Config) -> None:
         """Raises CorpusError when the corpus was prepared from other settings."""
@@ -133,11 +134,14 @@ class Corpus:
         return self.directory / f"{side}.spm"
 
     def tokenizer(self, side: str) -> Tokenizer:
-        """Raises CorpusError when the file is missing or damaged."""
-        try:
-            return Tokenizer.load(self.tokenizer_path(side))
-        except (OSError, BundleError) as error:
-            raise CorpusError(f"cannot read {self.tokenizer_path(side)}: delete done.json and prepare again") from error
+        """Read once: it takes longer than a sentence. Raises CorpusError when the file is missing or damaged."""
+        if side not in self._tokenizers:
+            path = self.tokenizer_path(side)
+            try:
+                self._tokenizers[side] = Tokenizer.load(path)
+            except (OSError, BundleError) as error:
+                raise CorpusError(f"cannot read {path}: delete done.json and prepare again") from error
+        return self._tokenizers[side]
 
     def first_piece(self, example: Example) -> str:
         """The piece before a source that says in which language its target is; "" where there is but one."""
