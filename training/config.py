@@ -406,7 +406,8 @@ class ExportConfig(_Section):
     description: str
     license: str
     attribution: list[str] = []
-    weights: Literal["best", "average_best", "average_last"] = "best"
+    #: "start": those of `start_from` as they are, to export a bundle anew by other settings; nothing need be trained.
+    weights: Literal["best", "average_best", "average_last", "start"] = "best"
     weights_dtype: Literal["float32", "float16"] = "float32"  # of the file; computing is in float32
     int8: bool = False  # graphs in int8 beside those in float32 (``training.quantization``)
     limits: LimitsConfig
@@ -448,6 +449,8 @@ class Config(_Section):
         ):
             if wanted == weights and kept < 2:
                 raise ValueError(f"export.weights is {wanted}, and training.{key} is {kept}: keep 2 or more")
+        if wanted == "start" and self.start_from is None:
+            raise ValueError("export.weights is start, and there is no start_from")
         return self
 
     @model_validator(mode="after")

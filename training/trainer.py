@@ -390,11 +390,16 @@ def _start_from(model: TranslationModel, start: Path, model_config: dict[str, An
 
 
 def load_weights(config: Config, corpus: Corpus) -> tuple[TranslationModel, list[int]]:
-    """The model that ``export.weights`` names, for evaluation and export, and the updates that its weights are of.
+    """The model that ``export.weights`` names, for evaluation and export, and the updates that its weights are of: of
+    a run's start none.
 
     Raises CheckpointError.
     """
     directory, model_config = config.run_directory, config.model.model_dump()
+    if config.export.weights == "start" and config.start_from is not None:
+        model = build_model(config, corpus)
+        _start_from(model, config.start_from, model_config, corpus)
+        return model.eval(), [0]
     paths = [directory / "best.pt"]
     if config.export.weights != "best":
         state = checkpoint.load(Checkpoint, directory / "last.pt", model_config, corpus.hashes)

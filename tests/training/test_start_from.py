@@ -21,7 +21,7 @@ from training.config import Config
 from training.corpus import Corpus, prepare
 from training.errors import CheckpointError, CorpusError
 from training.export import export_bundle
-from training.trainer import Trainer
+from training.trainer import Trainer, load_weights
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,21 @@ def test_once_it_has_begun_it_continues_itself(first: Config, tmp_path: Path) ->
     last = torch.load(config.run_directory / "last.pt", weights_only=True)["model"]
     again = trainer(config, corpus).model.state_dict()
     assert all(torch.equal(again[name], last[name]) for name in last)
+
+
+def test_the_start_is_exported_as_it_is_and_nothing_need_be_trained(first: Config, tmp_path: Path) -> None:
+    config = second(tmp_path, first, export={"weights": "start"})
+    model, updates = load_weights(config, prepare(config, ignore_progress))
+    best = torch.load(first.run_directory / "best.pt", weights_only=True)["model"]
+    assert updates == [0]
+    assert not model.training
+    for name, found in model.state_dict().items():
+        assert torch.equal(found, best[name]), name
+
+
+def test_a_start_that_is_none_cannot_be_exported(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"export.weights is start, and there is no start_from"):
+        tiny_config(tmp_path, export={"weights": "start"})
 
 
 def test_a_corpus_of_another_start_is_prepared_anew(first: Config, tmp_path: Path) -> None:
