@@ -20,7 +20,7 @@ from service.recovery import kept_literals
 from training.config import load_config
 from training.corpus import Corpus
 from training.errors import CorpusError
-from training.evaluate import translate_texts
+from training.evaluate import translations
 from training.text_files import group_key
 
 PAIRS = (("de", "en"), ("en", "de"))
@@ -44,22 +44,24 @@ def main() -> None:
             _print_table(bundle, (FOLDER / f"{kind}.{source}.txt").read_text(encoding="utf-8").splitlines(), set())
         paragraph = (FOLDER / f"paragraph.{source}.txt").read_text(encoding="utf-8").strip()
         print(f"\n#### {bundle.label}, a paragraph\n")
-        for text in (paragraph, *translate_texts(bundle, [paragraph])):
+        (translated,) = translations(bundle, [paragraph])
+        for text in (paragraph, translated.text):
             print(f"> {text}\n")
+        print(f"Told to be left out, perhaps: {', '.join(translated.left_out) or 'nothing'}.\n")
 
 
 def _print_table(bundle: Bundle, texts: list[str], marked: set[str]) -> None:
     source, target = (
         languages[0] for languages in (bundle.manifest.source_languages, bundle.manifest.target_languages)
     )
-    print(f"| {source} | {target} |\n|---|---|")
-    found = translate_texts(bundle, texts)
+    print(f"| {source} | {target} | told to be left out, perhaps |\n|---|---|---|")
+    found = translations(bundle, texts)
     kept = [kept_literals(bundle, text) for text in texts]
-    lost = sum(len(missing(wanted, one)) for wanted, one in zip(kept, found, strict=True))
+    lost = sum(len(missing(wanted, one.text)) for wanted, one in zip(kept, found, strict=True))
     print(f"{bundle.label}: {lost} of {sum(map(len, kept))} to be kept are left out", file=sys.stderr)
     for text, translation in zip(texts, found, strict=True):
-        shown = [part.replace("|", "\\|") for part in (text, translation)]
-        print(f"| {shown[0]}{' *' if text in marked else ''} | {shown[1]} |")
+        shown = [part.replace("|", "\\|") for part in (text, translation.text, ", ".join(translation.left_out))]
+        print(f"| {shown[0]}{' *' if text in marked else ''} | {shown[1]} | {shown[2]} |")
 
 
 def _trained_on(bundle: Bundle, texts: list[str]) -> set[str] | None:

@@ -150,6 +150,24 @@ def translate_texts(
     target_language: str = "",
     decoding: Decoding | None = None,
 ) -> list[str]:
+    return [one.text for one in translations(bundle, texts, precision, target_language, decoding)]
+
+
+@dataclass(frozen=True)
+class Translation:
+    """A text's, and the words of the text that it is told to leave out."""
+
+    text: str
+    left_out: tuple[str, ...]
+
+
+def translations(
+    bundle: Bundle,
+    texts: Sequence[str],
+    precision: Precision = "fp32",
+    target_language: str = "",
+    decoding: Decoding | None = None,
+) -> list[Translation]:
     """As the service does: sentence by sentence where the bundle says so, by the model's own search where none is
     named."""
     decoding = decoding or default_decoding(bundle)
@@ -183,8 +201,12 @@ def translate_texts(
         bundle.decode(found[place].result.hypotheses[0].target_ids, bundle.answers_in_capitals(sentence)).text
         for place, sentence in enumerate(sentences)
     )
+    words = (tuple(word.text for word in found[place].left_out) for place in range(len(sentences)))
     return [
-        rejoin(text, of_text, list(itertools.islice(best, len(of_text))))[0]
+        Translation(
+            rejoin(text, of_text, list(itertools.islice(best, len(of_text))))[0],
+            tuple(itertools.chain(*itertools.islice(words, len(of_text)))),
+        )
         for text, of_text in zip(texts, parts, strict=True)
     ]
 
