@@ -105,8 +105,7 @@ def _without_one(bundle: Bundle, source: str, target: str, generator: random.Ran
     alike = [
         word
         for word in words
-        if words.count(word) == _WORD.findall(target).count(word) == 1
-        and tells_something(word, bundle.source_tokenizer)
+        if words.count(word) == _WORD.findall(target).count(word) == 1 and tells_something(word, bundle.unaligned_words)
     ]
     if not alike:
         return None
