@@ -409,7 +409,7 @@ NOT_ALLOWED: list[tuple[str, Any, str]] = [
     ("training.log_every", 0, "greater than 0"),
     ("training.seed", 2**63, "less than"),
     ("corpus.kind", "poetry", "'task', 'files'"),
-    ("export.weights", "last", "'best', 'average_best' or 'average_last'"),
+    ("export.weights", "last", "'best', 'average_best', 'average_last' or 'start'"),
     ("training.batch_sentences", 0, "greater than 0"),
     ("corpus.test_pairs", 0, "greater than 0"),
     ("tokenizers.source.kind", "sentence", "'char', 'word', 'unigram' or 'bpe'"),
