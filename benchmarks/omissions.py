@@ -16,7 +16,7 @@ import random
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,13 +90,9 @@ def _by_people(bundle: Bundle, engine: Engine, pairs: Sequence[tuple[str, str]])
     generator = random.Random(1)
     cut = [found for pair in pairs if (found := _without_one(bundle, *pair, generator)) is not None]
     told = _told(engine, *_given(bundle, engine, [(source, target) for source, target, _ in cut]))
-    found = sum(gone in [word.text for word in one.left_out] for one, gone in _with_gone(told, cut))
+    found = sum(cut[place][2] in [word.text for word in one.left_out] for place, one in told.items())
     shares = _share(len(alarms), len(pairs)), _share(found, len(cut))
     return f"| {bundle.label} | {len(pairs)} | {shares[0]} | {len(cut)} | {shares[1]} |"
-
-
-def _with_gone(told: dict[int, Checked], cut: Sequence[tuple[str, str, str]]) -> Iterator[tuple[Checked, str]]:
-    return ((one, cut[place][2]) for place, one in told.items())
 
 
 def _without_one(bundle: Bundle, source: str, target: str, generator: random.Random) -> tuple[str, str, str] | None:

@@ -150,6 +150,7 @@ def translate_texts(
     target_language: str = "",
     decoding: Decoding | None = None,
 ) -> list[str]:
+    """The texts of ``translations``."""
     return [one.text for one in translations(bundle, texts, precision, target_language, decoding)]
 
 

@@ -267,7 +267,7 @@ def test_what_the_first_search_leaves_out_is_found_and_searched_for(translators:
 
 
 @pytest.mark.parametrize("name", TRANSLATORS)
-def test_plain_sentences_leave_nothing_out(translators: dict[str, Bundle], name: str) -> None:
+def test_of_plain_sentences_hardly_a_word_is_told(translators: dict[str, Bundle], name: str) -> None:
     """At most one word of fifty everyday sentences is told, of those that people say otherwise."""
     path = ROOT / "docs" / "everyday" / f"{translators[name].manifest.source_languages[0]}.txt"
     found = translations(translators[name], path.read_text(encoding="utf-8").splitlines())
