@@ -28,7 +28,7 @@ from service.bundle.repository import Bundle, Repository
 from service.engine.engine import Engine, EngineSettings
 from service.engine.onnx_model import open_model
 from service.engine.sentence import SentenceRequest
-from training.config import Config, load_config
+from training.config import Config, TaskCorpus, load_config
 from training.corpus import prepare
 from training.evaluate import greatest_weights, score_examples
 from training.export import export_bundle
@@ -137,7 +137,7 @@ def train(
 
 def _measure(config: Config, models: Path) -> Mapping[str, object]:
     bundle = Repository(models).load(config.name, config.version)
-    if config.corpus.task == "dates":
+    if isinstance(config.corpus, TaskCorpus) and config.corpus.task == "dates":
         examples = list(itertools.islice(TASKS["dates"].examples(SEED), DATES))
         scores, _ = score_examples(config, bundle, examples)
         return {"exact": scores.exact_match, "attention_accuracy": scores.attention_accuracy}
@@ -181,8 +181,8 @@ def report() -> None:
         print(f"| {form} | {numbers.parameters:,} | {dates.parameters:,} | {minutes:.1f} | {shown} |")
     curves = []
     for form in PLOTTED:
-        shares = results[form]["reverse"].by_length
-        curves.append(Curve(form, [(length, 100 * share) for length, share in enumerate(shares, start=1)]))
+        by_length = enumerate(results[form]["reverse"].by_length, start=1)
+        curves.append(Curve(form, [(length, 100 * share) for length, share in by_length]))
     pictures = ROOT / "docs" / "pictures"
     title = "reverse: exact match by length; trained on 1 to 25"
     draw_curves(pictures / "mechanisms.svg", title, "numbers", "% exact", curves, logarithmic=False)

@@ -90,8 +90,8 @@ def _by_people(bundle: Bundle, engine: Engine, pairs: Sequence[tuple[str, str]])
     generator = random.Random(1)
     cut = [found for pair in pairs if (found := _without_one(bundle, *pair, generator)) is not None]
     told = _told(engine, *_given(bundle, engine, [(source, target) for source, target, _ in cut]))
-    found = sum(cut[place][2] in [word.text for word in one.left_out] for place, one in told.items())
-    shares = _share(len(alarms), len(pairs)), _share(found, len(cut))
+    hits = sum(cut[place][2] in [word.text for word in one.left_out] for place, one in told.items())
+    shares = _share(len(alarms), len(pairs)), _share(hits, len(cut))
     return f"| {bundle.label} | {len(pairs)} | {shares[0]} | {len(cut)} | {shares[1]} |"
 
 

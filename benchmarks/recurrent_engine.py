@@ -21,7 +21,7 @@ from service.bundle.tokenizer import BOS_ID, EOS_ID, PAD_ID
 from service.engine.engine import Engine, EngineSettings
 from service.engine.onnx_model import OnnxModel
 from service.engine.sentence import SentenceRequest
-from training.config import Config
+from training.config import Config, RecurrentConfig
 from training.models.recurrent import RecurrentModel
 
 ROUNDS = 7
@@ -30,6 +30,8 @@ ROUNDS = 7
 def pytorch_model(bundle: Bundle) -> RecurrentModel:
     """The bundle's canonical weights in the model they came from."""
     config = Config.model_validate(bundle.manifest.provenance.config)
+    if not isinstance(config.model, RecurrentConfig):
+        raise ValueError(f"{bundle.label} is a {config.model.family}; a recurrent model is timed here")
     sizes = (bundle.source_tokenizer.vocabulary_size, bundle.target_tokenizer.vocabulary_size)
     model = RecurrentModel(config.model, *sizes)
     model.load_state_dict(load_file(bundle.path(bundle.manifest.weights)))

@@ -92,7 +92,7 @@ def token_hits(judged: list[Judged], name: str) -> float:
 
 def row_distances(judged: list[Judged], name: str) -> tuple[float, float]:
     """Mean total variation distance of two rows of one input: that write the same token, that write different ones."""
-    same, different = [], []
+    same, different = list[float](), list[float]()
     for one in judged:
         for i, first in enumerate(one.content):
             for second in one.content[i + 1 :]:

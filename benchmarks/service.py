@@ -19,12 +19,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
+from heed.v1.attention_pb2 import ATTENTION_VIEW_ALIGNMENT, ATTENTION_VIEW_WORD, AttentionView
 from heed.v1.translation_service_pb2 import TranslateRequest
 from heed.v1.translation_service_pb2_grpc import TranslationServiceStub
 
 from benchmarks.measuring import ROOT, shipped
 
 SECONDS = 5.0
+_VIEW_NAMES = {ATTENTION_VIEW_ALIGNMENT: "links", ATTENTION_VIEW_WORD: "word matrix"}
 
 
 @contextmanager
@@ -51,7 +53,9 @@ def server(*options: str, models: Path = ROOT / "exported") -> Iterator[str]:
         process.communicate(timeout=30)
 
 
-async def _load(stub: TranslationServiceStub, texts: list[str], callers: int, per_call: int, view: int | None) -> str:
+async def _load(
+    stub: TranslationServiceStub, texts: list[str], callers: int, per_call: int, view: AttentionView | None
+) -> str:
     """``callers`` callers, each with one call under way, for a few seconds."""
     latencies: list[float] = []
     ends = time.perf_counter() + SECONDS
@@ -121,8 +125,16 @@ async def main() -> None:
 async def _loads(address: str, texts: list[str]) -> None:
     async with grpc.aio.insecure_channel(address) as channel:
         stub = TranslationServiceStub(channel)
-        for callers, per_call, view in ((1, 1, None), (1, 1, 2), (32, 1, None), (8, 64, None), (8, 64, 1), (8, 64, 2)):
-            name = {None: "no attention", 1: "links", 2: "word matrix"}[view]
+        plans: tuple[tuple[int, int, AttentionView | None], ...] = (
+            (1, 1, None),
+            (1, 1, ATTENTION_VIEW_WORD),
+            (32, 1, None),
+            (8, 64, None),
+            (8, 64, ATTENTION_VIEW_ALIGNMENT),
+            (8, 64, ATTENTION_VIEW_WORD),
+        )
+        for callers, per_call, view in plans:
+            name = "no attention" if view is None else _VIEW_NAMES[view]
             found = await _load(stub, texts, callers, per_call, view)
             print(f"{callers:3} callers x {per_call:2} dates, {name:12}: {found}", flush=True)
 

@@ -14,9 +14,10 @@ import numpy.typing as npt
 
 from service.attention.views import aligned, word_matrix
 from service.attention.words import words_of
-from service.bundle.repository import Repository
+from service.bundle.repository import Bundle, Repository
 from service.bundle.tokenizer import TokenizedText
 from service.engine.engine import Engine, EngineSettings
+from service.engine.hypothesis import Hypothesis
 from service.engine.onnx_model import OnnxModel
 from service.engine.sentence import SentenceRequest
 
@@ -90,6 +91,14 @@ def _text(x: int, y: int, label: str, anchor: str) -> str:
     return f"<text x='{x}' y='{y}' fill='{_INK}' text-anchor='{anchor}' {_FONT}>{escape(label)}</text>"
 
 
+def _aligned(bundle: Bundle, hypothesis: Hypothesis) -> Weights:
+    """The weights of the shipped model's alignment: (target tokens, source tokens)."""
+    alignment = bundle.manifest.alignment
+    if alignment is None:
+        raise ValueError(f"{bundle.label} has no alignment to draw")
+    return aligned(hypothesis.attention[alignment.map], alignment)
+
+
 def draw(name: str, version: int, source: str, output: Path) -> None:
     """Translate one text with a shipped model and draw its alignment map by tokens."""
     bundle = Repository(ROOT / "exported").load(name, version)
@@ -99,8 +108,7 @@ def draw(name: str, version: int, source: str, output: Path) -> None:
     best = engine.translate([request])[0].hypotheses[0]
     engine.stop()
     target = bundle.decode(best.target_ids, bundle.answers_in_capitals(source))
-    alignment = bundle.manifest.alignment
-    weights = aligned(best.attention[alignment.map], alignment)
+    weights = _aligned(bundle, best)
     columns, rows = (
         [token.piece.replace("▁", "" if len(token.piece) > 1 else "␣") for token in side.tokens]
         for side in (tokens, target)
@@ -114,14 +122,14 @@ def draw_words(name: str, sources: Sequence[str], output: Path) -> None:
     repository = Repository(ROOT / "exported")
     bundle = repository.load(name, max(repository.versions()[name]))
     engine = Engine(OnnxModel(bundle), EngineSettings(workers=1))
-    limit, alignment = bundle.manifest.limits.max_target_tokens, bundle.manifest.alignment
+    limit = bundle.manifest.limits.max_target_tokens
     panels = []
     for source in sources:
         tokens = bundle.encode(source)
         best = engine.translate([SentenceRequest(tuple(tokens.ids), limit, "alignment")])[0].hypotheses[0]
         target = bundle.decode(best.target_ids, bundle.answers_in_capitals(source))
         rows, columns = words_of(target.text, target.tokens), words_of(source, tokens.tokens)
-        weights = word_matrix(aligned(best.attention[alignment.map], alignment), rows, columns)
+        weights = word_matrix(_aligned(bundle, best), rows, columns)
         panels.append(("", [word.text for word in columns], [word.text for word in rows], weights))
         print(f"{source} -> {target.text}")
     engine.stop()
