@@ -89,7 +89,7 @@ def _read(kind: type[W], path: Path) -> W:
 
 def load_start(path: Path, model_config: dict[str, Any], data_sha256: dict[str, str]) -> dict[str, Tensor]:
     """The weights that another run begins with: of the same tokenizers, whatever its text, and of the same model but
-    for its dropout. Raises CheckpointError."""
+    for its dropout and narrower feed-forward networks (``training.widening``). Raises CheckpointError."""
     state = _read(Weights, path)
     check_start(str(path), state.model_config, state.data_sha256, model_config, data_sha256)
     return state.model
@@ -104,6 +104,9 @@ def check_start(
 ) -> None:
     """Raises CheckpointError where the weights of ``where`` are of another model, or of other tokenizers."""
     there, here = ({**values, "dropout": None} for values in (_with_defaults(model_there), model_config))
+    narrow, wide = there.get("feed_forward"), here.get("feed_forward")
+    if isinstance(narrow, int) and isinstance(wide, int) and narrow < wide:
+        there["feed_forward"] = wide
     if different := _differences(there, here):
         raise CheckpointError(f"start_from: {where} is of another model ({'; '.join(different)}): make them the same")
     for name in ("source.spm", "target.spm"):

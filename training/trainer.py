@@ -45,6 +45,7 @@ from training.selection import Selection, Validation
 from training.start import StartBundle
 from training.subwords import SubwordSampler
 from training.validation import Sample, score, translate_validation, validate
+from training.widening import widened
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -374,9 +375,10 @@ class Trainer:
 
 def _start_from(model: TranslationModel, start: Path, model_config: dict[str, Any], corpus: Corpus) -> None:
     """A run's best weights or a bundle's. Raises CheckpointError for those of another model; its dropout may be
-    another."""
+    another, and its feed-forward networks narrower."""
     if (bundle := StartBundle.at(start)) is None:
-        model.load_state_dict(checkpoint.load_start(start / "best.pt", model_config, corpus.start_hashes))
+        weights = checkpoint.load_start(start / "best.pt", model_config, corpus.start_hashes)
+        model.load_state_dict(widened(weights, model))
         return
     stored = bundle.weights(model_config, corpus.start_hashes)
     there = {tensor.data_ptr() for name, tensor in model.state_dict().items() if name in stored}
@@ -386,7 +388,9 @@ def _start_from(model: TranslationModel, start: Path, model_config: dict[str, An
         raise CheckpointError(
             f"start_from: {start} has not the weights {', '.join([*missing, *unknown])} of this model"
         )
-    model.load_state_dict(stored, strict=False)  # tied weights are stored once: what is missing is one of them
+    model.load_state_dict(
+        widened(stored, model), strict=False
+    )  # tied weights are stored once: what is missing is one of them
 
 
 def load_weights(config: Config, corpus: Corpus) -> tuple[TranslationModel, list[int]]:
