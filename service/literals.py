@@ -3,7 +3,7 @@
 A model copies them as it translates, token by token, and may lose or change one. What can be told without knowing the
 languages is found here, and looked for in the translation, so that it can be asked for again, or at least named as left
 out. What may be written otherwise is no literal: to miss one is better than to look for what no translation has. Pure
-functions of text; no model, no tokenizer. Called by the translator.
+functions of text; no model, no tokenizer. Called by ``service.recovery`` and the presenter.
 """
 
 from __future__ import annotations
@@ -82,14 +82,12 @@ def missing(wanted: Sequence[Literal], translation: str) -> tuple[Literal, ...]:
     """Those that ``translation`` has not, or not so often."""
     if not wanted:
         return ()
-    written = re.findall(_MARKED, translation)
-    years = [found[-4:] for found in re.findall(_DATE, translation)]
-    numbers = Counter(_digits(number) for number in (*written, *years))
-    rest, lost = _folded(translation), list[Literal]()
-    for literal in sorted(wanted, key=lambda literal: -len(literal.text)):  # what holds another is looked for first
-        if _NUMBER.fullmatch(literal.text):
+    numbers, rest, lost = _numbers(translation), _folded(translation), list[Literal]()
+    # What holds another is looked for first: the digits of a code or an address that is there are no number besides.
+    for literal in sorted(wanted, key=lambda literal: (_is_number(literal), -len(literal.text))):
+        if _is_number(literal):
             forms = (_digits(literal.text), _digits(_NO_CENTS.sub("", literal.text)))
-            there = next((form for form in forms if numbers[form]), None)
+            there = next((form for form in forms if numbers[form] > 0), None)
             if there is not None:
                 numbers[there] -= 1
                 continue
@@ -97,6 +95,7 @@ def missing(wanted: Sequence[Literal], translation: str) -> tuple[Literal, ...]:
             shorter = _by_itself(_folded(literal.text)).sub(" ", rest, count=1)
             if shorter != rest:
                 rest = shorter
+                numbers.subtract(_numbers(literal.text))
                 continue
         lost.append(literal)
     return tuple(sorted(lost, key=lambda literal: literal.span.begin))
@@ -108,6 +107,16 @@ def added(text: str, translation: str, is_foreign: IsForeign) -> int:
     if translation.isascii():
         return 0
     return (_strange(translation, is_foreign) - _strange(text, is_foreign)).total()
+
+
+def _is_number(literal: Literal) -> bool:
+    return _NUMBER.fullmatch(literal.text) is not None
+
+
+def _numbers(text: str) -> Counter[str]:
+    """The digits of each number of a text, and of each date those of its year besides."""
+    years = (found[-4:] for found in re.findall(_DATE, text))
+    return Counter(map(_digits, (*re.findall(_MARKED, text), *years)))
 
 
 def _strange(text: str, is_foreign: IsForeign) -> Counter[str]:
@@ -163,6 +172,7 @@ def _within(text: str, begin: int, end: int, is_foreign: IsForeign) -> Iterator[
                 if is_code or len(digits) >= _LEAST_DIGITS:
                     plain = digits == _folded(found.group()) and not _has_currency(text, *found.span())
                     yield Literal(Span(place, found.end()), found.group(), is_code or plain)
+                stop = max(stop, found.end())  # of COVID-19 the word ends before the hyphen
         place = stop
 
 

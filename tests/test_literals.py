@@ -48,6 +48,7 @@ def lost(text: str, translation: str) -> list[str]:
         ("Am 3. Mai 1990, 12 Eier, 1990er", ["1990"]),
         ("um 12:30, um 18.30 Uhr, ab 22.15, am 03.10.1990, on 12/24/2023, 2023-12-24", []),
         ("20 °C, 1º, ﬁn, Ⅷ, Typ-2-Diabetes, Dr.med., inkl.MwSt, 500g, 24/7, 1990er", []),
+        ("COVID-2019, A-380, ISO-9001-Norm, US-2024", ["COVID-2019", "A-380", "ISO-9001", "US-2024"]),
         ("CO2, G20-Gipfel, H1N1, § 218, mein.name@a.de", ["CO2", "G20", "H1N1", "218", "mein.name@a.de"]),
         ("Wie geht´s? Schüler_innen, zu Hause.es ist gut.Dann, kaputt\ufffd", []),
         (
@@ -84,6 +85,11 @@ def test_what_is_kept_is_found(text: str, wanted: list[str]) -> None:
         ("Łukasz", "Lukasz", ["Łukasz"]),
         ("COVID-19-Pandemie", "COVID-19 pandemic", []),
         ("a@b.de und www.a@b.de", "a@b.de", ["www.a@b.de"]),
+        ("Zimmer 454, Flug LH454", "room, flight LH454", ["454"]),
+        ("Zimmer 454, Flug LH454", "room 454, flight LH454", []),
+        ("Raum 101 und datei_101.pdf", "file datei_101.pdf", ["101"]),
+        ("2023 auf https://a.de/2023", "https://a.de/2023", ["2023"]),
+        ("2023 auf https://a.de/2023", "2023", ["https://a.de/2023"]),
     ],
 )
 def test_what_is_missing_is_named(text: str, translation: str, wanted: list[str]) -> None:

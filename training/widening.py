@@ -17,19 +17,22 @@ from training.models.transformer import FeedForward
 
 
 def widened(stored: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """``stored`` with its feed-forward networks as wide as those of ``model``; itself where they are so already.
+    """``stored`` with its feed-forward networks as wide as those of ``model``; what is so already stays as it is.
 
-    ``model`` is new: where a network is wider, its own inner weights (wide, size) and biases (wide,) stay behind those
-    stored, and of its outer weights (size, wide) the columns behind them are zero.
+    ``model`` is new, on any device: where a network is wider, its own inner weights (wide, size) and biases (wide,)
+    stay behind those stored, and of its outer weights (size, wide) the columns behind them are zero. The result lies
+    where ``stored`` does.
     """
     found = dict(stored)
     for name, network in model.named_modules():
         if not isinstance(network, FeedForward) or f"{name}.inner.weight" not in stored:
             continue
         narrow = len(stored[f"{name}.inner.weight"])
-        more = len(network.inner.weight) - narrow
+        if (more := len(network.inner.weight) - narrow) <= 0:
+            continue
         for part, own in (("weight", network.inner.weight), ("bias", network.inner.bias)):
-            found[f"{name}.inner.{part}"] = torch.cat([stored[f"{name}.inner.{part}"], own.detach()[narrow:]])
+            there = stored[f"{name}.inner.{part}"]
+            found[f"{name}.inner.{part}"] = torch.cat([there, own.detach()[narrow:].to(there)])
         outer = stored[f"{name}.outer.weight"]
         found[f"{name}.outer.weight"] = torch.cat([outer, outer.new_zeros(len(outer), more)], dim=1)
     return found

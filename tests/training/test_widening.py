@@ -44,6 +44,13 @@ def test_it_computes_the_same_at_first(wide: int) -> None:
     torch.testing.assert_close(logits(model), logits(narrow))
 
 
+def test_what_is_as_wide_already_stays_as_it_is() -> None:
+    stored = new_model(24, seed=1).state_dict()
+    found = widened(stored, new_model(24, seed=2))
+    assert found.keys() == stored.keys()
+    assert all(found[name] is stored[name] for name in stored)
+
+
 def test_every_new_weight_learns() -> None:
     """The outer ones at the first update, the inner ones from the second."""
     narrow, model = new_model(24, seed=1), new_model(40, seed=2)
