@@ -6,7 +6,8 @@ Machine Translation", https://arxiv.org/abs/1601.04811). Two things show it. No 
 translation is hardly less likely where the word is taken out of the text (contrastive conditioning: Vamvas and Sennrich
 2022, https://arxiv.org/abs/2203.01927, who try every word; here the attention says which are worth it). Neither is
 enough by itself: articles are looked at by nothing and lost by nobody, and what can be guessed from the rest is likely
-without its word. Pure functions of weights and text; no queue, no model. Called by ``service.recovery``.
+without its word. Pure functions of weights and text; no queue, no model. Called by ``service.recovery``
+and ``training.omissions``.
 """
 
 from __future__ import annotations

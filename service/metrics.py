@@ -79,13 +79,13 @@ class Metrics:
         )
         self.dropped = Counter(
             "heed_dropped_sentences_total",
-            "Sentences that left the engine unfinished: cancelled, deadline, failed, stopped.",
+            "Sentences that left the engine unfinished: cancelled, deadline, spare (of second tries), failed, stopped.",
             (*model, "reason"),
             registry=registry,
         )
         self.second_tries = Counter(
             "heed_second_tries_total",
-            "Sentences that were decoded again: without text, without something of their text, in circles.",
+            "Searches again for a sentence: without text, without something of its text, in circles.",
             model,
             registry=registry,
         )
@@ -168,7 +168,8 @@ class EngineMetrics:
         self._pass_seconds = metrics.run_seconds.labels(*labels, "one_shot")
         self._finished = {reason: metrics.finished.labels(*labels, reason.value) for reason in FinishReason}
         self._dropped = {
-            reason: metrics.dropped.labels(*labels, reason) for reason in ("cancelled", "deadline", "failed", "stopped")
+            reason: metrics.dropped.labels(*labels, reason)
+            for reason in ("cancelled", "deadline", "spare", "failed", "stopped")
         }
         self._wasted = metrics.wasted_steps.labels(*labels)
 

@@ -87,7 +87,7 @@ class AttentionView:
 
 @dataclass(frozen=True)
 class TranslatedHypothesis:
-    """``tokens`` as in ``engine.sentence.Hypothesis``; ``log_probabilities`` has one for each."""
+    """``tokens`` as in ``engine.hypothesis.Hypothesis``; ``log_probabilities`` has one for each."""
 
     text: str
     tokens: tuple[Token, ...]

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -87,11 +88,11 @@ class _SecondTries:
             await self._turn.over()
         left_out, _ = await self._left_out(first, doubts)
         found = {place: Checked(first[place], words) for place, words in left_out.items()}
-        wanted = {
-            place: ask
-            for place, words in left_out.items()
-            if (ask := self._attempts[place].with_words(words)) is not None
-        }
+        wanted = dict[int, SentenceRequest]()
+        for place, lost in left_out.items():
+            if (ask := self._attempts[place].with_words(lost)) is not None:
+                wanted[place] = ask
+            await self._turn.over()
         better, doubts = dict[int, SentenceResult](), {}
         for place, second in (await self._searched(wanted)).items():
             attempt = self._attempts[place]
@@ -115,12 +116,13 @@ class _SecondTries:
     ) -> tuple[dict[int, tuple[Word, ...]], set[int]]:
         """The doubted words that the answers do not rest on, in the text's order; and the places of which not every
         word could be tested."""
-        tests = {
-            (place, word): self._attempts[place].request_without(word, answers[place])
-            for place, words in doubts.items()
-            for word in words
-        }
-        tested = await self._spare(tests)
+        tests = [(place, word) for place, words in doubts.items() for word in words]
+
+        def ask(test: tuple[int, Word]) -> SentenceRequest:
+            place, word = test
+            return self._attempts[place].request_without(word, answers[place])
+
+        tested = await self._spare(tests, ask)
         found = dict[int, list[Word]]()
         for (place, word), without_it in tested.items():
             if not self._attempts[place].rests_on_it(answers[place], without_it):
@@ -134,7 +136,7 @@ class _SecondTries:
         looks = {
             place: ask for place, one in chosen.items() if (ask := self._attempts[place].looked_at(one)) is not None
         }
-        looked = await self._spare(looks)
+        looked = await self._spare(looks, looks.__getitem__)
         return {
             place: self._attempts[place].with_attention(one, looked[place]) if place in looks else one
             for place, one in chosen.items()
@@ -142,19 +144,20 @@ class _SecondTries:
         }
 
     async def _searched(self, requests: Mapping[int, SentenceRequest]) -> dict[int, SentenceResult]:
-        return await self._spare(requests, self._count)
+        return await self._spare(requests, requests.__getitem__, self._count)
 
     async def _spare(
-        self, requests: Mapping[_Place, SentenceRequest], count: Callable[[int], None] = _count_nothing
+        self,
+        places: Iterable[_Place],
+        ask: Callable[[_Place], SentenceRequest],
+        count: Callable[[int], None] = _count_nothing,
     ) -> dict[_Place, SentenceResult]:
         """The answers that there are in time, a part of the queue at once; nothing more where one part is refused."""
-        found = dict[_Place, SentenceResult]()
-        places = list(requests)
-        while places and (self._until is None or time.monotonic() < self._until):
-            part = self._fitting(places, requests)
-            del places[: len(part)]
+        found, waiting = dict[_Place, SentenceResult](), deque(places)
+        while waiting and (self._until is None or time.monotonic() < self._until):
+            part = await self._part(waiting, ask)
             try:
-                futures = self._engine.submit([replace(requests[one], deadline=self._until) for one in part])
+                futures = self._engine.submit(list(part.values()))
             except (QueueFullError, StoppedError):
                 break
             count(len(part))
@@ -166,12 +169,19 @@ class _SecondTries:
                     raise answer
         return found
 
-    def _fitting(self, places: Sequence[_Place], requests: Mapping[_Place, SentenceRequest]) -> list[_Place]:
-        """The first of them that go into a share of the queue; one, whatever it takes."""
-        part, room = list[_Place](), self._engine.load().limit_tokens // _SHARE
-        for place in places:
-            room -= requests[place].cost_tokens
+    async def _part(
+        self, waiting: deque[_Place], ask: Callable[[_Place], SentenceRequest]
+    ) -> dict[_Place, SentenceRequest]:
+        """The requests of the first that wait, as many as go into a share of the queue; one, whatever it takes.
+
+        They are made here and not all before: to cut a text without a word takes time, and there may be none left.
+        """
+        part, room = dict[_Place, SentenceRequest](), self._engine.load().limit_tokens // _SHARE
+        while waiting:
+            request = replace(ask(waiting[0]), deadline=self._until, spare=True)
+            room -= request.cost_tokens
             if part and room < 0:
                 break
-            part.append(place)
+            part[waiting.popleft()] = request
+            await self._turn.over()
         return part

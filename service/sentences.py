@@ -117,7 +117,8 @@ def readable_parts(text: str, language: str, fits: Callable[[str], bool]) -> tup
 
 
 def rejoin(text: str, parts: Sequence[Span], translations: Sequence[str]) -> tuple[str, tuple[Span, ...]]:
-    """The translations with the white space that ``text`` has between its parts, and where each of them stands."""
+    """The translations with the white space that ``text`` has between its parts, where it has none with a space (of
+    Chinese, or of a sentence that was cut), and where each of them stands."""
     written, places = "", list[Span]()
     for number, translation in enumerate(translations):
         if number:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from service.attention.words import Word
@@ -206,18 +206,18 @@ class Translator:
         seconds = self._metrics.phase_seconds.labels("tokenize")
         turn = Turn()
         for place, text in enumerate(request.texts):
-            with seconds.time():
-                arguments = (request, place, text, model, suppressed)
-                try:
+            arguments = (request, place, text, model, suppressed)
+            try:
+                with seconds.time():
                     if len(text) > _LONG_CHARACTERS:  # others are served while it is cut
                         passage = await asyncio.to_thread(self._tokenize_passage, *arguments)
                     else:
                         passage = self._tokenize_passage(*arguments)
-                except InvalidFieldError as error:
-                    passages.append(error)
-                    continue
-                finally:
-                    await turn.over()
+            except InvalidFieldError as error:
+                passages.append(error)
+                continue
+            finally:
+                await turn.over()
             passages.append(passage)
             room -= sum(len(source.text.tokens) for source in passage.sources)
             if room < 0:  # the rest would be cut for nothing
@@ -337,10 +337,10 @@ class Translator:
             Attempt(model.bundle, source.text, source.kept, asked, wish, model.engine.rows, request.target_language)
             for source, asked in zip(sources, requests, strict=True)
         ]
-        await self._go_on_where_empty(request, model, attempts, answers)
+        count = self._metrics.second_tries.labels(model.name, str(model.version)).inc
+        await self._go_on_where_empty(request, model, attempts, answers, count)
         done = {place: answer for place, answer in enumerate(answers) if isinstance(answer, SentenceResult)}
         left_out = dict[int, tuple[Word, ...]]()
-        count = self._metrics.second_tries.labels(model.name, str(model.version)).inc
         for place, one in (await checked(model.engine, attempts, done, count)).items():
             answers[place], left_out[place] = one.result, one.left_out
         return answers, left_out
@@ -351,12 +351,18 @@ class Translator:
         model: ServedModel,
         attempts: Sequence[Attempt],
         answers: list[SentenceResult | HeedError],
+        count: Callable[[int], None],
     ) -> None:
-        """What has no text must be asked for again: there is nothing to give instead."""
-        done = {place: answer for place, answer in enumerate(answers) if isinstance(answer, SentenceResult)}
-        empty = {place: ask for place, answer in done.items() if (ask := attempts[place].longer(answer)) is not None}
-        if empty:
-            for place, longer in zip(empty, await self._submit(request, model, list(empty.values())), strict=True):
+        """What has no text must be asked for again, for a token more each time: there is nothing to give instead.
+        Where the queue is full these texts fail, and no other."""
+        while empty := _empty(attempts, answers):
+            count(len(empty))
+            found: Sequence[SentenceResult | HeedError]
+            try:
+                found = await self._submit(request, model, list(empty.values()))
+            except OverloadedError as error:
+                found = [error] * len(empty)
+            for place, longer in zip(empty, found, strict=True):
                 answers[place] = longer
 
     async def _submit(
@@ -442,6 +448,12 @@ def _outcome_of(passage: _Passage, found: list[Translated | HeedError]) -> Trans
 
 def _output_limit(request: TranslateRequest, model: ServedModel) -> int:
     return request.decoding.max_output_tokens or model.bundle.manifest.limits.max_target_tokens
+
+
+def _empty(attempts: Sequence[Attempt], answers: Sequence[SentenceResult | HeedError]) -> dict[int, SentenceRequest]:
+    """By their places, what to ask for instead of the answers that have no text."""
+    done = ((place, answer) for place, answer in enumerate(answers) if isinstance(answer, SentenceResult))
+    return {place: ask for place, answer in done if (ask := attempts[place].longer(answer)) is not None}
 
 
 def _begun(request: TranslateRequest, place: int) -> tuple[str, str]:

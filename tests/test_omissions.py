@@ -18,6 +18,7 @@ from service.engine.decoding import GREEDY, Decoding, Sampling
 from service.engine.engine import Engine, EngineSettings
 from service.engine.errors import DeadlineError, QueueFullError, StoppedError
 from service.engine.hypothesis import FinishReason, Hypothesis
+from service.engine.observer import SilentObserver
 from service.engine.onnx_model import open_model
 from service.engine.sentence import SentenceRequest, SentenceResult, Timings
 from service.recovery import Attempt, kept_literals
@@ -329,6 +330,47 @@ def test_many_are_tested_in_parts_and_each_as_if_alone(bundle: Bundle, engine: E
     finally:
         small.stop()
     assert [texts(one.left_out) for one in found.values()] == [["Zalando"]] * 40
+
+
+def test_the_tests_of_a_later_part_are_not_made_before_its_time(
+    bundle: Bundle, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To make one cuts the text anew; where the first part is refused, the others would be made for nothing."""
+    tried = attempt(bundle)
+    first, make, made = given(engine, tried, WITHOUT), Attempt.request_without, list[Word]()
+
+    def seen(tested: Attempt, word: Word, result: SentenceResult) -> SentenceRequest:
+        made.append(word)
+        return make(tested, word, result)
+
+    monkeypatch.setattr(Attempt, "request_without", seen)
+    calls = refusing(monkeypatch, 1, QueueFullError(9, 9, 9))
+    small = Engine(open_model(bundle), EngineSettings(workers=1, rows_per_worker=16, queue_tokens=4000))
+    try:
+        found = asyncio.run(checked(small, [tried] * 40, dict.fromkeys(range(40), first)))
+    finally:
+        small.stop()
+    assert all(one == Checked(first) for one in found.values())
+    assert 1 <= calls[0] <= len(made) <= calls[0] + 1 < 40
+
+
+def test_a_second_try_that_is_late_is_no_missed_deadline(bundle: Bundle) -> None:
+    dropped = list[str]()
+
+    class Told(SilentObserver):
+        def dropped(self, reason: str, wasted_steps: int) -> None:
+            del wasted_steps
+            dropped.append(reason)
+
+    running = Engine(open_model(bundle), EngineSettings(workers=1), Told())
+    request = SentenceRequest(tuple(bundle.encode_ids(TEXT)), 40, deadline=time.monotonic() - 1)
+    try:
+        for spare in (False, True):
+            with pytest.raises(DeadlineError):
+                running.translate([replace(request, spare=spare)])
+    finally:
+        running.stop()
+    assert dropped == ["deadline", "spare"]
 
 
 def test_what_leaves_out_very_much_is_tested_by_a_few_words(bundle: Bundle) -> None:

@@ -193,7 +193,7 @@ def translations(
     try:
         results = engine.translate(requests)
         for place, attempt in enumerate(attempts):
-            if (longer := attempt.longer(results[place])) is not None:
+            while (longer := attempt.longer(results[place])) is not None:
                 (results[place],) = engine.translate([longer])
         found = asyncio.run(checked(engine, attempts, dict(enumerate(results))))
     finally:
@@ -247,16 +247,15 @@ def score_examples(config: Config, bundle: Bundle, examples: list[Example]) -> t
     engine = Engine(open_model(bundle), EngineSettings(queue_tokens=2**31))
     try:
         sources = [bundle.encode(example.source) for example in examples]
-        contexts = [
-            [bundle.encode(text) for text in example.context[: bundle.manifest.context_sentences]]
-            for example in examples
-        ]
+        read, decoding = bundle.manifest.context_sentences, default_decoding(bundle)
+        contexts = [[bundle.encode(text) for text in example.context[-read:] if read] for example in examples]
         requests = [
             SentenceRequest(
                 tuple(source.ids),
                 bundle.manifest.limits.max_target_tokens,
                 attention="full" if context else "alignment",
                 context_ids=tuple(tuple(sentence.ids) for sentence in context),
+                decoding=decoding,
             )
             for source, context in zip(sources, contexts, strict=True)
         ]

@@ -18,21 +18,22 @@ from training.corpus import Corpus
 from training.models.interface import AutoregressiveModel
 
 PAIRS = 8000
-_LEAST = 3  # occurrences
+_LEAST = 3  # sentences
 _SHARE = 0.05  # of them
 
 
 def unaligned_words(
     model: AutoregressiveModel, corpus: Corpus, alignment: AlignmentEntry, pairs: int = PAIRS
 ) -> tuple[str, ...]:
-    """Words in lower case, in order, that the alignment hardly looks at in one of twenty of their places or more.
+    """Words in lower case, in order, that the alignment hardly looks at in one of twenty of their sentences or more.
 
     Judged on ``pairs`` training pairs, evenly taken, with their targets given, each once however often it is repeated.
     What hardly occurs in them is rare, and tells something.
     """
     texts, count = corpus.training_texts(), len(corpus.arrays("training"))
     seen, passed_over = Counter[str](), Counter[str]()
-    for example in dict.fromkeys(texts[number] for number in range(0, count, max(1, count // pairs))):
+    taken = min(pairs, count)
+    for example in dict.fromkeys(texts[count * number // taken] for number in range(taken)):
         source, target = corpus.encode(example)
         attention = attention_of(model, source.ids, target.ids)[alignment.map]
         weights = aligned(attention, alignment)[:-1]  # the last row is of `</s>`

@@ -301,7 +301,8 @@ class Engine:
             sentence.forget()
             sentence.future.set_running_or_notify_cancel()
         else:
-            self._fail(sentence, DeadlineError("the deadline has passed"), "deadline")
+            reason = "spare" if sentence.request.spare else "deadline"
+            self._fail(sentence, DeadlineError("the deadline has passed"), reason)
 
     def _fail_by(self, sentence: Sentence, error: Exception) -> None:
         """What the runtime or the search of this sentence raised."""

@@ -39,7 +39,8 @@ class SentenceRequest:
 
     ``source_ids`` end in `</s>`; ``max_target_tokens`` counts the closing `</s>`; ``deadline`` is a time of
     ``time.monotonic``, None for never; ``attention``: nothing, the alignment map, or every map; ``context_ids``: the
-    sentences before it, each ending in `</s>`, at most as many as the model reads.
+    sentences before it, each ending in `</s>`, at most as many as the model reads. ``spare``: a second try, which
+    nobody misses where its deadline is over.
     """
 
     source_ids: tuple[int, ...]
@@ -49,6 +50,7 @@ class SentenceRequest:
     context_ids: tuple[tuple[int, ...], ...] = ()
     decoding: Decoding = GREEDY
     priority: Priority = Priority.NORMAL  # of a call: that of its first sentence
+    spare: bool = False
 
     @property
     def source_tokens(self) -> int:
