@@ -172,7 +172,10 @@ def main() -> None:
     draw_words("tatoeba-de-en", (*everyday, "Die Kinder spielen im Garten."), PICTURES / "everyday-de-en.svg")
     draw_words(
         "tatoeba-de-en",
-        ("Ich habe mir bei IKEA ein Billy-Regal für 49,99 € gekauft.", "Der Hund hat die ganze Nacht gebellt."),
+        (
+            "Ich habe mir bei IKEA ein Billy-Regal für 49,99 € gekauft.",
+            "Unsere Nachbarin flicht Körbe und töpfert Teller.",
+        ),
         PICTURES / "failures-de-en.svg",
     )
     draw("reverse", 1, "17 3 42 8 25 50 1 33 9 21", PICTURES / "reverse.svg")

@@ -217,9 +217,9 @@ def test_names_and_quotation_marks_are_kept(translators: dict[str, Bundle]) -> N
 
 
 def test_titles_times_and_letters(translators: dict[str, Bundle]) -> None:
-    german = ["Herr Müller arbeitet in der Goethestraße 12.", "Mit freundlichen Grüßen"]
+    german = ["Herr Müller wohnt in der Goethestraße 12 in München.", "Mit freundlichen Grüßen"]
     assert translate_texts(translators["tatoeba-de-en"], german) == [
-        "Mr. Müller works at 12 Goethestraße.",
+        "Mr. Müller lives at 12 Goethestraße in Munich.",
         "Kind regards",
     ]
     english = ["Mr. Smith lives in London.", "Dear Sir or Madam,", "The train leaves at 5:45 p.m."]
@@ -251,7 +251,7 @@ def test_what_is_to_be_kept_is_kept(translators: dict[str, Bundle], name: str) -
         for literal in missing(wanted, translation)
     ]
     assert sum(map(len, kept)) >= 30
-    assert set(lost) <= {"1,400,000,000"}
+    assert lost == []
 
 
 def test_what_the_first_search_leaves_out_is_found_and_searched_for(translators: dict[str, Bundle]) -> None:
