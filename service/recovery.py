@@ -23,6 +23,7 @@ from service.engine.decoding import Decoding
 from service.engine.hypothesis import FinishReason, Hypothesis
 from service.engine.sentence import SentenceRequest, SentenceResult, likely_target_tokens
 from service.literals import Literal, added, literals, missing
+from service.negations import denies, negations
 from service.sentences import Span
 
 _SURE_OF_TEXT = 4  # tokens, `</s>` counted: so long a translation has text
@@ -158,16 +159,18 @@ class Attempt:
         return replace(chosen, hypotheses=(replace(hypothesis, attention=looked.hypotheses[0].attention),))
 
     def doubtful(self, result: SentenceResult) -> list[Word]:
-        """Words of the text that the best hypothesis hardly looked at, to be tested one by one (``request_without``);
-        of many those that it looked at the least.
+        """Words of the text to be tested one by one (``request_without``): those of negation, and those that the best
+        hypothesis hardly looked at; of many those that it looked at the least.
 
         None of a model that cannot tell, and of a translation that was given, cut, or made without attention.
         """
         best = result.hypotheses[0]
         if not self._may_be_asked or best.finish_reason is FinishReason.LENGTH:
             return []
-        worth = [one for one in self._hardly_looked_at(best) if without(self.text, _span(one[1]))]
-        return [word for _, word in sorted(worth, key=lambda one: one[0])[:_MOST_DOUBTS]]
+        hardly = [word for _, word in sorted(self._hardly_looked_at(best), key=lambda one: one[0])]
+        told = self._negations if self._tells(best) else []
+        worth = [word for word in dict.fromkeys((*told, *hardly)) if without(self.text, _span(word))]
+        return worth[:_MOST_DOUBTS]
 
     def request_without(self, word: Word, result: SentenceResult) -> SentenceRequest:
         """What to ask to learn how likely the best hypothesis is of the text without ``word``, one of ``doubtful``."""
@@ -199,14 +202,14 @@ class Attempt:
         return self._asked(wider, "alignment")
 
     def covering(self, first: SentenceResult, second: SentenceResult, left_out: Sequence[Word]) -> SentenceResult:
-        """The first, or the second with the one hypothesis that looks at the most of what was left out: with no fault
-        that the first has not, no other word that it hardly looks at, and not much less likely."""
+        """The first, or the second with the one hypothesis that looks at the most of what was left out, and denies what
+        the text does: with no fault that the first has not, no other word that it lacks, and not much less likely."""
         before = first.hypotheses[0]
         faults, total = self.faults(before), float(before.log_probabilities.sum())
-        doubts = {word for _, word in self._hardly_looked_at(before)}
+        doubts = self._lacking(before)
         found = []
         for place, other in enumerate(second.hypotheses):
-            still = {word for _, word in self._hardly_looked_at(other)}
+            still = self._lacking(other)
             mended = [word for word in left_out if word not in still]
             least = total - sum(map(self._most_nats, mended))
             if not mended or other.finish_reason is FinishReason.LENGTH or not still <= doubts:
@@ -224,11 +227,25 @@ class Attempt:
         pieces = [token.piece for token in self.source.tokens[word.begin_token : word.end_token]]
         return is_written_alike(word, self.text, pieces)
 
-    def _hardly_looked_at(self, hypothesis: Hypothesis) -> list[tuple[float, Word]]:
-        """Without what tells nothing, and what is looked for by itself (``kept``)."""
+    def _lacking(self, hypothesis: Hypothesis) -> set[Word]:
+        """What it hardly looks at; of the text's words of negation all where it has none, and otherwise none."""
+        lacking = {word for _, word in self._hardly_looked_at(hypothesis)}.difference(self._negations)
+        written = self.bundle.decode(hypothesis.target_ids)
+        words = words_of(written.text, written.tokens)
+        if not any(denies(word.text, self._writes) for word in words):
+            lacking.update(self._negations)
+        return lacking
+
+    def _tells(self, hypothesis: Hypothesis) -> bool:
+        """Is there what tells what a translation leaves out?"""
         manifest = self.bundle.manifest
         alignment = manifest.alignment
-        if not manifest.finds_omissions or alignment is None or alignment.map not in hypothesis.attention:
+        return manifest.finds_omissions and alignment is not None and alignment.map in hypothesis.attention
+
+    def _hardly_looked_at(self, hypothesis: Hypothesis) -> list[tuple[float, Word]]:
+        """Without what tells nothing, and what is looked for by itself (``kept``)."""
+        alignment = self.bundle.manifest.alignment
+        if alignment is None or not self._tells(hypothesis):
             return []
         weights: Floats = aligned(hypothesis.attention[alignment.map], alignment)
         written = weights[[one != EOS_ID for one in hypothesis.target_ids]]
@@ -242,6 +259,20 @@ class Attempt:
     @cached_property
     def _words(self) -> tuple[Word, ...]:
         return words_of(self.text, self.source.tokens)
+
+    @cached_property
+    def _negations(self) -> list[Word]:
+        """Those of the text; none where it may be of several languages, or what it is translated to is not known."""
+        languages = self.bundle.manifest.source_languages
+        if len(languages) != 1 or not self._writes:
+            return []
+        return negations(self.text, self._words, languages[0])
+
+    @property
+    def _writes(self) -> str:
+        """The language of the translation."""
+        languages = self.bundle.manifest.target_languages
+        return self.target_language or (languages[0] if len(languages) == 1 else "")
 
     @property
     def _wishes_the_best(self) -> bool:

@@ -128,6 +128,39 @@ def test_what_can_be_said_is_said_after_all(bundle: Bundle, engine: Engine) -> N
     assert left_out == []
 
 
+def test_a_lost_negation_is_found_whatever_was_looked_at(bundle: Bundle, engine: Engine) -> None:
+    """No alignment tells it: it is the verb beside it that is looked at."""
+    tried = attempt(bundle, "Tom will nicht nach Boston gehen.", Decoding(beam_size=4, length_penalty=1.0))
+    lost = given(engine, tried, "Tom wants to go to Boston.")
+    assert "nicht" in texts(tried.doubtful(lost))
+    translation, left_out = run(engine, tried, lost)
+    assert translation == "Tom doesn't want to go to Boston."
+    assert left_out == []
+    begun = replace(tried, request=replace(tried.request, decoding=Decoding(prefix_ids=(7,))))
+    assert run(engine, begun, lost) == ("Tom wants to go to Boston.", ["nicht"])
+    kept = given(engine, tried, "Tom doesn't want to go to Boston.")
+    assert run(engine, tried, kept) == ("Tom doesn't want to go to Boston.", [])
+
+
+def test_no_other_translation_is_taken_that_denies_nothing(bundle: Bundle) -> None:
+    """Where the text denies something, and the first translation does."""
+    tried = attempt(bundle, "Frau Kowalczyk arbeitet nicht bei Zalando.")
+    columns = list(range(len(tried.source.tokens)))
+    first = results(result(tried, "Ms. Kowalczyk doesn't work.", [0]))
+    doubts = [word for word in tried.doubtful(first) if word.text == "Zalando"]
+    assert doubts
+    assert tried.covering(first, results(result(tried, "Ms. Kowalczyk works for Zalando.", columns)), doubts) is first
+    better = result(tried, "Ms. Kowalczyk doesn't work for Zalando.", columns)
+    assert tried.covering(first, results(better), doubts).hypotheses == (better,)
+
+
+def test_of_a_text_of_several_languages_no_negation_is_known(bundle: Bundle) -> None:
+    manifest = bundle.manifest.model_copy(update={"source_languages": ("de", "nl")})
+    tried = attempt(replace(bundle, manifest=manifest), "Tom will nicht.")
+    everything = list(range(len(tried.source.tokens)))
+    assert tried.doubtful(results(result(tried, "Tom wants to.", everything))) == []
+
+
 def test_what_cannot_be_mended_is_told(bundle: Bundle, engine: Engine) -> None:
     """Where something else was wished, nothing is asked for again."""
     tried = attempt(bundle)

@@ -266,6 +266,15 @@ def test_what_the_first_search_leaves_out_is_found_and_searched_for(translators:
     assert "IKEA" in bought
 
 
+def test_what_denies_is_not_lost(translators: dict[str, Bundle]) -> None:
+    """The first search of both says the opposite."""
+    texts = ["No dogs allowed on the beach!", "We don't need to give Tom the money he's asking for."]
+    found = translations(translators["tatoeba-en-de"], texts)
+    for one in found:
+        assert {"nicht", "keine"} & set(one.text.lower().strip("!.").replace(",", "").split()), one
+        assert one.left_out == ()
+
+
 @pytest.mark.parametrize("name", TRANSLATORS)
 def test_of_plain_sentences_hardly_a_word_is_told(translators: dict[str, Bundle], name: str) -> None:
     """At most one word of fifty everyday sentences is told, of those that people say otherwise."""
