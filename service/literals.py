@@ -44,6 +44,13 @@ _DATE_OR_TIME = re.compile(
     r"(?<![$€£¥])\d{1,2}[.:][0-5]\d(?!\d|[.,:]\d)"
 )
 _LEAST_DIGITS = 3
+# Signs of currencies, and what is written for them instead, in small letters.
+_CURRENCIES = {
+    "€": r"euros?|eur",
+    "$": r"dollars?|dólar(?:es)?|usd",
+    "£": r"pounds?|pfund|livres?|libras?|gbp",
+    "¥": r"yen|yenes|yuan|jpy|cny",
+}
 _SKIN_TONES = frozenset(map(chr, range(0x1F3FB, 0x1F400)))
 _JOINERS = frozenset("\u200d\ufe0e\ufe0f\u20e3")  # of emoji: no symbols by themselves
 # "°" is often a word; the others are the slash of a fraction, and what SentencePiece reads as a space.
@@ -54,7 +61,8 @@ _SPACES = re.compile(r"[\s\u200b\u200c\u200e\u200f\ufeff]+")
 @dataclass(frozen=True)
 class Literal:
     """A part of a text, at ``span``. ``as_it_is``: it is written alike in every language. A number with marks between
-    its digits (1,299.99 or 1.299,99) or with a currency is not: only its digits are looked for."""
+    its digits (1,299.99 or 1.299,99) or with a currency is not: only its digits are looked for. Nor is the sign of an
+    amount's currency, which may stand elsewhere, or be its name."""
 
     span: Span
     text: str
@@ -83,6 +91,7 @@ def missing(wanted: Sequence[Literal], translation: str) -> tuple[Literal, ...]:
     if not wanted:
         return ()
     numbers, rest, lost = _numbers(translation), _folded(translation), list[Literal]()
+    currencies = _currencies(rest)
     # What holds another is looked for first: the digits of a code or an address that is there are no number besides.
     for literal in sorted(wanted, key=lambda literal: (_is_number(literal), -len(literal.text))):
         if _is_number(literal):
@@ -90,6 +99,10 @@ def missing(wanted: Sequence[Literal], translation: str) -> tuple[Literal, ...]:
             there = next((form for form in forms if numbers[form] > 0), None)
             if there is not None:
                 numbers[there] -= 1
+                continue
+        elif literal.text in _CURRENCIES:
+            if currencies[literal.text] > 0:
+                currencies[literal.text] -= 1
                 continue
         else:
             shorter = _by_itself(_folded(literal.text)).sub(" ", rest, count=1)
@@ -117,6 +130,13 @@ def _numbers(text: str) -> Counter[str]:
     """The digits of each number of a text, and of each date those of its year besides."""
     years = (found[-4:] for found in re.findall(_DATE, text))
     return Counter(map(_digits, (*re.findall(_MARKED, text), *years)))
+
+
+def _currencies(text: str) -> Counter[str]:
+    """How often each is named, by its sign or in letters."""
+    return Counter(
+        {sign: text.count(sign) + len(re.findall(rf"\b(?:{names})\b", text)) for sign, names in _CURRENCIES.items()}
+    )
 
 
 def _strange(text: str, is_foreign: IsForeign) -> Counter[str]:
@@ -161,6 +181,9 @@ def _within(text: str, begin: int, end: int, is_foreign: IsForeign) -> Iterator[
             while stop < end and (_is_symbol(text[stop]) or text[stop] in _JOINERS):
                 stop += 1
             yield Literal(Span(place, stop), text[place:stop])
+        elif text[place] in _CURRENCIES:
+            if _is_of_amount(text, place):
+                yield Literal(Span(place, stop), text[place:stop], as_it_is=False)
         elif _is_of_word(text[place]):
             stop = _end_of_word(text, place, end)
             if _has_foreign(text[place:stop], is_foreign):
@@ -211,6 +234,12 @@ def _has_currency(text: str, begin: int, end: int) -> bool:
     """Is there a sign of a currency beside it, which each language puts where it likes?"""
     beside = text[begin - 1 : begin], text[end : end + 2].strip()[:1]
     return any(sign and unicodedata.category(sign) == "Sc" for sign in beside)
+
+
+def _is_of_amount(text: str, place: int) -> bool:
+    """Is there a digit beside what stands there, or behind a space?"""
+    before, behind = text[max(0, place - 2) : place].rstrip()[-1:], text[place + 1 : place + 3].lstrip()[:1]
+    return before.isdecimal() or behind.isdecimal()
 
 
 def _is_of_word(character: str) -> bool:
