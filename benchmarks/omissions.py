@@ -1,6 +1,6 @@
 """How well words that a translation leaves out are told (``service.coverage``): of the shipped models' own
 translations, of those by people, where most alarms are false, and of those by people from which a name or a number was
-taken out, where it should be told.
+taken out, where it should be told; and of texts that deny something (``service.negations``).
 
     heed-train prepare training/configs/tatoeba-de-en-v7.yaml       # and en-de: the test part
     python -m benchmarks.omissions [LIMIT] [MODELS]
@@ -27,6 +27,7 @@ from service.engine.decoding import Decoding
 from service.engine.engine import Engine, EngineSettings
 from service.engine.onnx_model import open_model
 from service.engine.sentence import SentenceRequest, SentenceResult
+from service.negations import denies
 from service.recovery import Attempt, kept_literals
 from service.second_tries import Checked, checked
 from training.config import load_config
@@ -46,22 +47,27 @@ def main() -> None:
     models = Repository(Path(sys.argv[2]) if len(sys.argv) > 2 else ROOT / "exported")
     print("| | own translations | some word is left out | mended | told | seconds of search, of looking through |")
     print("|---|---|---|---|---|---|")
-    judged = []
+    judged, denied = list[str](), list[str]()
     for pair in PAIRS:
         name = f"tatoeba-{pair}"
         bundle = models.load(name, max(models.versions()[name]))
         config = load_config(ROOT / "training" / "configs" / f"{name}-v{bundle.manifest.version}.yaml")
-        examples = list(itertools.islice(Corpus(ROOT / config.run_directory / "data").examples("test"), limit))
+        test = list(Corpus(ROOT / config.run_directory / "data").examples("test"))
+        examples = test[:limit]
         engine = Engine(open_model(bundle), EngineSettings(queue_tokens=2**31))
         try:
             print(_own(bundle, engine, [one.source for one in examples]))
             pairs = [(one.source, one.target) for one in examples]
             judged.append(_by_people(bundle, engine, pairs))
+            denied.append(_denying(bundle, engine, [one.source for one in test], limit))
         finally:
             engine.stop()
     print("\n| | by people | some word is told | with a name or number taken out | it is told |")
     print("|---|---|---|---|---|")
     print("\n".join(judged))
+    print("\n| | texts that deny | a word of negation is told |")
+    print("|---|---|---|")
+    print("\n".join(denied))
 
 
 def _own(bundle: Bundle, engine: Engine, sources: Sequence[str]) -> str:
@@ -93,6 +99,21 @@ def _by_people(bundle: Bundle, engine: Engine, pairs: Sequence[tuple[str, str]])
     hits = sum(cut[place][2] in [word.text for word in one.left_out] for place, one in told.items())
     shares = _share(len(alarms), len(pairs)), _share(hits, len(cut))
     return f"| {bundle.label} | {len(pairs)} | {shares[0]} | {len(cut)} | {shares[1]} |"
+
+
+def _denying(bundle: Bundle, engine: Engine, sources: Sequence[str], limit: int) -> str:
+    """Of the first ``limit`` texts that deny something, as the model translates them."""
+    (language,) = bundle.manifest.source_languages
+
+    texts = dict.fromkeys(
+        text for text in sources if any(denies(word, language) for word in re.findall(r"[\w'’]+", text))
+    )
+    attempts = [_attempt(bundle, text, default_decoding(bundle)) for text in itertools.islice(texts, limit)]
+    first = engine.translate([attempt.request for attempt in attempts])
+    found = asyncio.run(checked(engine, attempts, dict(enumerate(first))))
+    told = {place: one for place, one in found.items() if any(denies(word.text, language) for word in one.left_out)}
+    _show(f"{bundle.label}, a negation is told", bundle, attempts, told)
+    return f"| {bundle.label} | {len(attempts)} | {_share(len(told), len(attempts))} |"
 
 
 def _without_one(bundle: Bundle, source: str, target: str, generator: random.Random) -> tuple[str, str, str] | None:

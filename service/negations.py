@@ -1,8 +1,8 @@
 """Words that turn a sentence round: to lose one says the opposite, and reads well.
 
 Such words are often not looked at, for it is the "do" of "don't" or the verb beside "nicht" that the translation looks
-at. So they are not doubted by the attention, but always tested (``service.recovery``). A closed class of few words in
-each language; of a language that is not here nothing is known. Pure functions of text.
+at. So they are doubted wherever the translation denies nothing, whatever it looks at (``service.recovery``). A closed
+class of few words in each language; of a language that is not here nothing is known. Pure functions of text.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def negations(text: str, words: Sequence[Word], language: str) -> list[Word]:
     return [
         word
         for word in words
-        if denies(word.text, language) and not any(begin <= word.begin < end for begin, end in asked)
+        if denies(word.text, language)
+        and text[word.begin - 1 : word.begin] != "-"  # a good-for-nothing
+        and not any(begin <= word.begin < end for begin, end in asked)
     ]
 
 

@@ -159,8 +159,8 @@ class Attempt:
         return replace(chosen, hypotheses=(replace(hypothesis, attention=looked.hypotheses[0].attention),))
 
     def doubtful(self, result: SentenceResult) -> list[Word]:
-        """Words of the text to be tested one by one (``request_without``): those of negation, and those that the best
-        hypothesis hardly looked at; of many those that it looked at the least.
+        """Words of the text to be tested one by one (``request_without``): those that the best hypothesis hardly looked
+        at, of many those that it looked at the least; and those of negation, where it denies nothing.
 
         None of a model that cannot tell, and of a translation that was given, cut, or made without attention.
         """
@@ -168,7 +168,7 @@ class Attempt:
         if not self._may_be_asked or best.finish_reason is FinishReason.LENGTH:
             return []
         hardly = [word for _, word in sorted(self._hardly_looked_at(best), key=lambda one: one[0])]
-        told = self._negations if self._tells(best) else []
+        told = self._negations if self._tells(best) and not self._denies(best) else []
         worth = [word for word in dict.fromkeys((*told, *hardly)) if without(self.text, _span(word))]
         return worth[:_MOST_DOUBTS]
 
@@ -193,24 +193,26 @@ class Attempt:
     def with_words(self, left_out: Sequence[Word]) -> SentenceRequest | None:
         """What to ask so that a translation does not leave these words out; None where something else was wished.
 
-        Several hypotheses with their attention, of which one may have them. Names must be written as they are.
+        Several hypotheses with their attention, of which one may have them. Names must be written as they are. For
+        words of negation nothing is asked: "Something is wrong" says "etwas stimmt nicht" in its own way, and the
+        search would find "Nothing is wrong" for it. They are told.
         """
-        if not (left_out and self._wishes_the_best):
+        if not (set(left_out).difference(self._negations) and self._wishes_the_best):
             return None
         names = [Literal(_span(word), word.text) for word in left_out if self._is_name(word)]
         wider = self._with_phrases(self._wider, (*self.kept, *names)) if names else self._wider
         return self._asked(wider, "alignment")
 
     def covering(self, first: SentenceResult, second: SentenceResult, left_out: Sequence[Word]) -> SentenceResult:
-        """The first, or the second with the one hypothesis that looks at the most of what was left out, and denies what
-        the text does: with no fault that the first has not, no other word that it lacks, and not much less likely."""
+        """The first, or the second with the one hypothesis that looks at the most of what was left out: with no fault
+        that the first has not, no other word that it lacks, no negation lost, and not much less likely."""
         before = first.hypotheses[0]
         faults, total = self.faults(before), float(before.log_probabilities.sum())
         doubts = self._lacking(before)
         found = []
         for place, other in enumerate(second.hypotheses):
             still = self._lacking(other)
-            mended = [word for word in left_out if word not in still]
+            mended = [word for word in left_out if word not in still and word not in self._negations]
             least = total - sum(map(self._most_nats, mended))
             if not mended or other.finish_reason is FinishReason.LENGTH or not still <= doubts:
                 continue
@@ -230,11 +232,11 @@ class Attempt:
     def _lacking(self, hypothesis: Hypothesis) -> set[Word]:
         """What it hardly looks at; of the text's words of negation all where it has none, and otherwise none."""
         lacking = {word for _, word in self._hardly_looked_at(hypothesis)}.difference(self._negations)
+        return lacking if self._denies(hypothesis) else lacking.union(self._negations)
+
+    def _denies(self, hypothesis: Hypothesis) -> bool:
         written = self.bundle.decode(hypothesis.target_ids)
-        words = words_of(written.text, written.tokens)
-        if not any(denies(word.text, self._writes) for word in words):
-            lacking.update(self._negations)
-        return lacking
+        return any(denies(word.text, self._writes) for word in words_of(written.text, written.tokens))
 
     def _tells(self, hypothesis: Hypothesis) -> bool:
         """Is there what tells what a translation leaves out?"""

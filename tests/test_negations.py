@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from service.attention.words import Word
@@ -10,7 +12,7 @@ from service.negations import denies, negations
 
 def found(text: str, language: str) -> list[str]:
     place, words = 0, list[Word]()
-    for number, word in enumerate(text.split()):
+    for number, word in enumerate(re.findall(r"[^\s-]+", text)):
         begin = text.index(word, place)
         place = begin + len(word)
         bare = word.strip(".,!?")
@@ -30,6 +32,7 @@ def found(text: str, language: str) -> list[str]:
         ("No dogs, we don’t and can't, I cannot.", "en", ["No", "don’t", "can't", "cannot"]),
         ("You do love him, don't you?", "en", []),
         ("You don't love him, do you?", "EN", ["don't"]),
+        ("Nothing, you good-for-nothing!", "en", ["Nothing"]),
         ("We know another note about nothingness.", "en", []),
         ("Je ne sais pas, no.", "fr", []),
         ("no", "", []),
