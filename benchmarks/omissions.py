@@ -104,7 +104,6 @@ def _by_people(bundle: Bundle, engine: Engine, pairs: Sequence[tuple[str, str]])
 def _denying(bundle: Bundle, engine: Engine, sources: Sequence[str], limit: int) -> str:
     """Of the first ``limit`` texts that deny something, as the model translates them."""
     (language,) = bundle.manifest.source_languages
-
     texts = dict.fromkeys(
         text for text in sources if any(denies(word, language) for word in re.findall(r"[\w'’]+", text))
     )

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress as ignoring
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import grpc
 import typer
@@ -207,32 +207,34 @@ def translate(
     """
     said = {"--model": [model], "--from": [source], "--to": [target], "--map": maps, "--prefix": [prefix]}
     _check_utf8(said | {"--suppress": suppress})
+    drawn = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+    try:
+        decoding = translation_pb2.DecodingOptions(
+            max_output_tokens=max_tokens,
+            min_output_tokens=min_tokens,
+            beam_size=beam,
+            hypotheses=hypotheses,
+            length_penalty=length_penalty,
+            coverage_penalty=coverage_penalty,
+            repetition_penalty=repetition_penalty,
+            no_repeat_ngram_size=no_repeat_ngram,
+            suppressed_pieces=suppress or (),
+        )
+        if any(value is not None for value in drawn.values()):
+            decoding.sampling.CopyFrom(translation_pb2.SamplingOptions(**drawn))  # type: ignore[arg-type]
+    except ValueError as error:  # a number that the wire cannot hold
+        raise CommandError(f"an option is out of range: {error}") from error
+    before = deque[str](maxlen=_SENTENCES_BEFORE)  # those that were translated
     if maps and attention is None:
         raise CommandError("--map: needs --attention beside it")
-    decoding = _decoding(
-        {
-            "max_output_tokens": max_tokens,
-            "min_output_tokens": min_tokens,
-            "beam_size": beam,
-            "hypotheses": hypotheses,
-            "length_penalty": length_penalty,
-            "coverage_penalty": coverage_penalty,
-            "repetition_penalty": repetition_penalty,
-            "no_repeat_ngram_size": no_repeat_ngram,
-            "suppressed_pieces": suppress or (),
-        },
-        {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed},
-    )
     view = None if attention is None else _VIEWS[attention]
-    options = _Options(model, source, target, view, maps or (), split, decoding, prefix, priority)
     from_stdin = texts == ["-"]
+    failed = False
     with Client(address, timeout) as client:
-        chunks = _chunks(_lines() if from_stdin else texts, one_by_one=document)
-        before = deque[str](maxlen=_SENTENCES_BEFORE)  # those that were translated
-        failed = False
-        for chunk in chunks:
+        for chunk in _chunks(_lines() if from_stdin else texts, one_by_one=document):
             sent = [text for text in chunk if _is_utf8(text) and (text.strip() or not from_stdin)]
             contexts = [list(before)] * len(sent) if document else []
+            options = _Options(model, source, target, view, maps or (), split, decoding, prefix, priority)
             replies = iter(_translate_chunk(client, sent, contexts, options) if sent else ())
             for text in chunk:
                 if from_stdin and not text.strip():
@@ -308,20 +310,6 @@ def models(
         maps = ", ".join(f"{entry.name} ({entry.score_function})" for entry in model.attention_maps)
         print(f"{title}  {languages}  attention: {maps}  {model.precision}  {model.execution_provider}")  # noqa: T201
         print(f"    {model.description}")  # noqa: T201
-
-
-def _decoding(values: Mapping[str, Any], drawn: Mapping[str, Any]) -> translation_pb2.DecodingOptions:
-    """The wire's, of what was said; with sampling where anything is said of draws. None is not said.
-
-    Raises CommandError for a number that the wire cannot hold.
-    """
-    try:
-        decoding = translation_pb2.DecodingOptions(**values)
-        if any(value is not None for value in drawn.values()):
-            decoding.sampling.CopyFrom(translation_pb2.SamplingOptions(**drawn))
-    except ValueError as error:
-        raise CommandError(f"an option is out of range: {error}") from error
-    return decoding
 
 
 def _is_utf8(text: str) -> bool:

@@ -168,8 +168,8 @@ class Attempt:
         if not self._may_be_asked or best.finish_reason is FinishReason.LENGTH:
             return []
         hardly = [word for _, word in sorted(self._hardly_looked_at(best), key=lambda one: one[0])]
-        told = self._negations if self._tells(best) and not self._denies(best) else []
-        worth = [word for word in dict.fromkeys((*told, *hardly)) if without(self.text, _span(word))]
+        lost = self._lost_negations(best) if self._tells(best) else []
+        worth = [word for word in dict.fromkeys((*lost, *hardly)) if without(self.text, _span(word))]
         return worth[:_MOST_DOUBTS]
 
     def request_without(self, word: Word, result: SentenceResult) -> SentenceRequest:
@@ -230,13 +230,17 @@ class Attempt:
         return is_written_alike(word, self.text, pieces)
 
     def _lacking(self, hypothesis: Hypothesis) -> set[Word]:
-        """What it hardly looks at; of the text's words of negation all where it has none, and otherwise none."""
-        lacking = {word for _, word in self._hardly_looked_at(hypothesis)}.difference(self._negations)
-        return lacking if self._denies(hypothesis) else lacking.union(self._negations)
+        """What it hardly looks at, but for words of negation, of which it is asked whether they are lost."""
+        hardly = {word for _, word in self._hardly_looked_at(hypothesis)}
+        return hardly.difference(self._negations).union(self._lost_negations(hypothesis))
 
-    def _denies(self, hypothesis: Hypothesis) -> bool:
+    def _lost_negations(self, hypothesis: Hypothesis) -> list[Word]:
+        """All of the text's where it denies nothing, and otherwise none."""
+        if not self._negations:
+            return []
         written = self.bundle.decode(hypothesis.target_ids)
-        return any(denies(word.text, self._writes) for word in words_of(written.text, written.tokens))
+        denied = any(denies(word.text, self._writes) for word in words_of(written.text, written.tokens))
+        return [] if denied else self._negations
 
     def _tells(self, hypothesis: Hypothesis) -> bool:
         """Is there what tells what a translation leaves out?"""

@@ -104,6 +104,7 @@ def check_start(
 ) -> None:
     """Raises CheckpointError where the weights of ``where`` are of another model, or of other tokenizers."""
     there, here = ({**values, "dropout": None} for values in (_with_defaults(model_there), model_config))
+    # Of a Transformer, which goes on as a wider one (``training.widening``).
     narrow, wide = there.get("feed_forward"), here.get("feed_forward")
     if isinstance(narrow, int) and isinstance(wide, int) and narrow < wide:
         there["feed_forward"] = wide

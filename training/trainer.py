@@ -388,9 +388,8 @@ def _start_from(model: TranslationModel, start: Path, model_config: dict[str, An
         raise CheckpointError(
             f"start_from: {start} has not the weights {', '.join([*missing, *unknown])} of this model"
         )
-    model.load_state_dict(
-        widened(stored, model), strict=False
-    )  # tied weights are stored once: what is missing is one of them
+    # Tied weights are stored once: what is missing is one of them.
+    model.load_state_dict(widened(stored, model), strict=False)
 
 
 def load_weights(config: Config, corpus: Corpus) -> tuple[TranslationModel, list[int]]:
