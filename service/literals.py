@@ -1,4 +1,4 @@
-"""What a translation is to have of its text as it is: emoji, addresses, codes, words in other scripts, long numbers.
+"""What a translation is to have of its text as it is: emoji, addresses, codes, other scripts, long numbers, units.
 
 A model copies them as it translates, token by token, and may lose or change one. What can be told without knowing the
 languages is found here, and looked for in the translation, so that it can be asked for again, or at least named as left
@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from service.sentences import Span
@@ -32,8 +32,12 @@ _ADDRESS = re.compile(
     rf"(?<![\w.-])[\w-]{{3,}}(?:\.[\w-]{{2,}})*\.{_ENDING}(?:/\S*)?(?![^\W_])"
 )
 _POSSESSIVE = re.compile(r"['’]s$")
+_LEAST_DIGITS = 3
 _MARKED = r"\d++(?:[.,'’\u00a0\u202f]\d++)*+"
-_CODE = re.compile(rf"[A-ZÄÖÜ]+-?{_MARKED}(?:[A-Z]+\d*+)*+(?![^\W_])")  # LH454, COVID-19, H1N1; not Typ-2-Diabetes
+# LH454, COVID-19, H1N1, 77-4410-B; not Typ-2-Diabetes, 24-Stunden-Dienst, 90-A-Kurs
+_CODE = re.compile(
+    rf"[A-ZÄÖÜ]+-?{_MARKED}(?:[A-Z]+\d*+)*+(?![^\W_])|(?=(?:-?\d){{{_LEAST_DIGITS}}})\d++(?:-\d++)*+-[A-Z]{{1,3}}\d*+(?![\w-])"
+)
 _NUMBER = re.compile(rf"{_MARKED}(?![\w/]|-[^\W\d]|:\d)")
 _NO_CENTS = re.compile(r"[.,]00$")
 _MARK_BETWEEN_DIGITS = re.compile(r"(?<=\d)[.,'’\u00a0\u202f](?=\d)")
@@ -43,13 +47,41 @@ _DATE_OR_TIME = re.compile(
     rf"{_DATE}|\d{{1,2}}/\d{{1,2}}/(?:\d{{4}}|\d\d)\b|\d{{4}}-\d\d-\d\d\b|"
     r"(?<![$€£¥])\d{1,2}[.:][0-5]\d(?!\d|[.,:]\d)"
 )
-_LEAST_DIGITS = 3
 # Signs of currencies, and what is written for them instead, in small letters.
 _CURRENCIES = {
     "€": r"euros?|eur",
     "$": r"dollars?|dólar(?:es)?|usd",
     "£": r"pounds?|pfund|livres?|libras?|gbp",
     "¥": r"yen|yenes|yuan|jpy|cny",
+}
+# Likewise of units, behind an amount and a space ("500g" is let alone).
+_UNITS = {
+    "%": r"prozent|percent|per cent|pour cent|por ciento",
+    "mm": r"mill?im(?:etern?|eters?|etres?|ètres?|etros?|ímetros?)",
+    "cm": r"[cz]entim(?:etern?|eters?|etres?|ètres?|etros?)|centímetros?",
+    "m": r"m(?:etern?|eters?|etres?|ètres?|etros?)",
+    "km": r"kilom(?:etern?|eters?|etres?|ètres?|etros?)|kilómetros?",
+    "m²": r"quadratmetern?|square met(?:er|re)s?|sqm|mètres? carrés?|metros? cuadrados?",
+    "km²": r"quadratkilometern?|square kilomet(?:er|re)s?|kilomètres? carrés?|kilómetros? cuadrados?",
+    "km/h": r"stundenkilometern?|kilomet(?:er|re)s? (?:per|an) hour|kilometern? pro stunde|kmh|kph|"
+    r"kilomètres?(?: à l'|[ -])heure|kilómetros? por hora",
+    "mg": r"mill?igram(?:m|s|mes?|os?)?",
+    "g": r"gram(?:m|s|mes?|os?)?",
+    "kg": r"kilogram(?:m|s|mes?|os?)?|kilos?",
+    "ml": r"mill?ilit(?:ern?|ers?|res?|ros?)",
+    "l": r"lit(?:ern?|ers?|res?|ros?)",
+    "kW": r"kilowatts?|kilovatios?",
+    "kWh": r"kilowatt(?:stunden?|[ -]?hours?|heures?)|kilovatios?[ -]hora",
+    "MB": r"megabytes?|mégaoctets?",
+    "GB": r"gigabytes?|gigaoctets?|gigs?",
+    "TB": r"terabytes?|téraoctets?",
+}
+_UNIT = re.compile(
+    rf"(?:(?<=\d[ \u00a0\u202f])(?:{'|'.join(map(re.escape, sorted(_UNITS, key=len, reverse=True)))})|(?<=\d)%)"
+    r"(?![\w/²³])"
+)
+_NAMES = {  # by the sign as ``_folded`` leaves it
+    unicodedata.normalize("NFKC", sign).casefold(): names for sign, names in (_CURRENCIES | _UNITS).items()
 }
 _SKIN_TONES = frozenset(map(chr, range(0x1F3FB, 0x1F400)))
 _JOINERS = frozenset("\u200d\ufe0e\ufe0f\u20e3")  # of emoji: no symbols by themselves
@@ -62,7 +94,7 @@ _SPACES = re.compile(r"[\s\u200b\u200c\u200e\u200f\ufeff]+")
 class Literal:
     """A part of a text, at ``span``. ``as_it_is``: it is written alike in every language. A number with marks between
     its digits (1,299.99 or 1.299,99) or with a currency is not: only its digits are looked for. Nor is the sign of an
-    amount's currency, which may stand elsewhere, or be its name."""
+    amount's currency or unit, which may stand elsewhere, or be its name."""
 
     span: Span
     text: str
@@ -91,7 +123,7 @@ def missing(wanted: Sequence[Literal], translation: str) -> tuple[Literal, ...]:
     if not wanted:
         return ()
     numbers, rest, lost = _numbers(translation), _folded(translation), list[Literal]()
-    currencies = _currencies(rest)
+    signs = _signs(rest, {_folded(literal.text) for literal in wanted} & _NAMES.keys())
     # What holds another is looked for first: the digits of a code or an address that is there are no number besides.
     for literal in sorted(wanted, key=lambda literal: (_is_number(literal), -len(literal.text))):
         if _is_number(literal):
@@ -100,9 +132,9 @@ def missing(wanted: Sequence[Literal], translation: str) -> tuple[Literal, ...]:
             if there is not None:
                 numbers[there] -= 1
                 continue
-        elif literal.text in _CURRENCIES:
-            if currencies[literal.text] > 0:
-                currencies[literal.text] -= 1
+        elif (sign := _folded(literal.text)) in signs:
+            if signs[sign] > 0:
+                signs[sign] -= 1
                 continue
         else:
             shorter = _by_itself(_folded(literal.text)).sub(" ", rest, count=1)
@@ -132,11 +164,13 @@ def _numbers(text: str) -> Counter[str]:
     return Counter(map(_digits, (*re.findall(_MARKED, text), *years)))
 
 
-def _currencies(text: str) -> Counter[str]:
-    """How often each is named, by its sign or in letters."""
-    return Counter(
-        {sign: text.count(sign) + len(re.findall(rf"\b(?:{names})\b", text)) for sign, names in _CURRENCIES.items()}
-    )
+def _signs(text: str, signs: Iterable[str]) -> dict[str, int]:
+    """How often each of these currencies and units is named, by its sign or in letters."""
+    found = {}
+    for sign in signs:
+        written = re.escape(sign) if sign in _CURRENCIES else rf"(?<=\d)[ -]?{re.escape(sign)}(?![^\W_]|/)"
+        found[sign] = len(re.findall(rf"{written}|\b(?:{_NAMES[sign]})\b", text))
+    return found
 
 
 def _strange(text: str, is_foreign: IsForeign) -> Counter[str]:
@@ -181,6 +215,9 @@ def _within(text: str, begin: int, end: int, is_foreign: IsForeign) -> Iterator[
             while stop < end and (_is_symbol(text[stop]) or text[stop] in _JOINERS):
                 stop += 1
             yield Literal(Span(place, stop), text[place:stop])
+        elif unit := _UNIT.match(text, place, end):
+            stop = unit.end()
+            yield Literal(Span(place, stop), unit.group(), as_it_is=False)
         elif text[place] in _CURRENCIES:
             if _is_of_amount(text, place):
                 yield Literal(Span(place, stop), text[place:stop], as_it_is=False)

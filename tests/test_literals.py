@@ -39,7 +39,7 @@ def lost(text: str, translation: str) -> list[str]:
         ("😀😀🎉 Ich mag Pizza🍕!", ["😀😀🎉", "🍕"]),
         ("Hallo 👩‍💻 👍🏽 ❤️ 🇩🇪", ["👩‍💻", "👍🏽", "❤️", "🇩🇪"]),
         ("I ♥ NY, 2 × 3 = 6", ["♥", "×"]),
-        ("Das kostet 5 € oder $4, 10 %, £ und US$ sind Zeichen, 5\u00a0¥.", ["€", "$", "¥"]),
+        ("Das kostet 5 € oder $4, 10 %, £ und US$ sind Zeichen, 5\u00a0¥.", ["€", "$", "%", "¥"]),
         ("Schreib (an info@beispiel.de)!", ["info@beispiel.de"]),
         ("https://a.de/b?c=1, www.bahn.de/angebote.", ["https://a.de/b?c=1", "www.bahn.de/angebote"]),
         ("@lisa_m #Urlaub bericht_2024.pdf beispiel.de", ["@lisa_m", "#Urlaub", "bericht_2024.pdf", "beispiel.de"]),
@@ -49,6 +49,8 @@ def lost(text: str, translation: str) -> list[str]:
         ("um 12:30, um 18.30 Uhr, ab 22.15, am 03.10.1990, on 12/24/2023, 2023-12-24", []),
         ("20 °C, 1º, ﬁn, Ⅷ, Typ-2-Diabetes, Dr.med., inkl.MwSt, 500g, 24/7, 1990er", []),
         ("COVID-2019, A-380, ISO-9001-Norm, US-2024", ["COVID-2019", "A-380", "ISO-9001", "US-2024"]),
+        ("77-4410-B, 4410-C2, 256-GB-Karte, 24-Stunden-Dienst, 12-B, 100-W-Birne", ["77-4410-B", "4410-C2"]),
+        ("2,4 m lang, 64 kg, 5\u00a0km², 50%, 8 GB, ein m, 5 mal, 3 l/s, 5 M", ["m", "kg", "km²", "%", "GB"]),
         ("CO2, G20-Gipfel, H1N1, § 218, mein.name@a.de", ["CO2", "G20", "H1N1", "218", "mein.name@a.de"]),
         ("Wie geht´s? Schüler_innen, zu Hause.es ist gut.Dann, kaputt\ufffd", []),
         (
@@ -82,6 +84,12 @@ def test_what_is_kept_is_found(text: str, wanted: list[str]) -> None:
         ("999 € statt 1.249 €", "€999 instead of 1,249", ["€"]),
         ("5 € und 4 $, 3 £", "five Euros and four dollars, 3", ["£"]),
         ("5 €", "5 Europeans", ["€"]),
+        ("2,40 m lang", "2.40 long", ["m"]),
+        ("2,40 m und 3 m", "2.40 meters long and 3m wide", []),
+        ("100 km/h und 5 km", "100 kilometers an hour and 5 km", []),
+        ("50 km², 8 GB, 5 %", "50 km2, 8-GB, five percent", []),
+        ("5 l und 5 kg", "5 l/s and 5 kgs", ["l", "kg"]),
+        ("77-4410-B", "77:4410-B", ["77-4410-B"]),
         ("Flug LH45 #Tag A4", "Flight LH456 #Tagung A400", ["LH45", "#Tag", "A4"]),
         ("Привет  мир", "Привет мир", []),
         ("می‌خواهم", "می خواهم", []),  # SentencePiece reads a zero-width non-joiner as a space
@@ -116,7 +124,7 @@ def test_what_is_added_is_counted(text: str, translation: str, count: int) -> No
     assert added(text, translation, is_foreign) == count
 
 
-TEXTS = st.text(st.sampled_from('abc ÄB.,:!?@#/_-()"0123456789€×❤️👍🏽🍕жд你好é̈\u200d\n'), max_size=40)
+TEXTS = st.text(st.sampled_from('abc ÄB.,:!?@#/_-()"0123456789€%kmg²×❤️👍🏽🍕жд你好é̈\u200d\n'), max_size=40)
 
 
 @given(TEXTS)
@@ -141,6 +149,10 @@ def test_what_is_missing_is_some_of_what_was_wanted(text: str, translation: str)
     assert list(found) == sorted(found, key=lambda literal: literal.span.begin)
     assert missing(wanted, "") == wanted
     assert all(isinstance(literal, Literal) for literal in found)
+
+
+def test_of_a_unit_only_the_sign_or_its_name_is_looked_for() -> None:
+    assert [literal.as_it_is for literal in literals("2,4 m", is_foreign)] == [False]
 
 
 def test_a_currency_lets_a_number_move() -> None:
