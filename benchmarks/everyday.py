@@ -66,7 +66,8 @@ def _print_table(bundle: Bundle, texts: list[str], marked: set[str]) -> None:
 
 def _trained_on(bundle: Bundle, texts: list[str]) -> set[str] | None:
     """Those whose letters and digits are a source of the training part; None where that was not prepared here."""
-    configs = map(load_config, sorted((ROOT / "training" / "configs").glob("tatoeba-*.yaml"), reverse=True))  # v8, v8-begin
+    # Of a version in two parts the last: "-v8.yaml" comes behind "-v8-begin.yaml".
+    configs = map(load_config, sorted((ROOT / "training" / "configs").glob("tatoeba-*.yaml"), reverse=True))
     of_bundle = (bundle.manifest.name, bundle.manifest.version)
     config = next((config for config in configs if (config.name, config.version) == of_bundle), None)
     if config is None:
