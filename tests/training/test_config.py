@@ -124,7 +124,7 @@ def test_every_shipped_config_is_there() -> None:
 def test_a_shipped_config_loads_and_says_what_its_file_says(path: Path) -> None:
     config = load_config(path)
     written = yaml.safe_load(path.read_text(encoding="utf-8"))
-    assert path.stem.removesuffix("-begin") in (config.name, f"{config.name}-v{config.version}")
+    assert path.stem.removesuffix("-begin").removesuffix("-middle") in (config.name, f"{config.name}-v{config.version}")
     assert isinstance(config.corpus, FileCorpus) or config.corpus.task in path.stem
     assert config.run_directory == Path(written["run_directory"])
     loaded = config.model_dump(mode="json")
