@@ -40,6 +40,7 @@ _SAME = [("(", ")"), ("[", "]"), ("*", "*"), ("<b>", "</b>"), ("<p>", "</p>")]
 _QUOTES = [(marks, _PLAIN) for marks in _STYLES] + [(marks, marks) for marks in _SAME]
 _MARKS = '"„“”»«'
 _PLACE = re.compile(r"\{[.,]?\}")
+_UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue"})
 _FULL_STOPS = ".!?…"
 _EMOJI = [chr(first + number) for first, count in [(0x2600, 255), *PICTURES] for number in range(count)]
 _EMOJI += [*"☀☕♥⚡✅✨", *["❤️", "👍🏽", "👩‍💻", "🇩🇪"] * 20]
@@ -71,6 +72,8 @@ def augmented(
     ]
     if settings.lower_case:  # those above draw a number each, used or not: text that was made once stays as it was
         makers.append((settings.lower_case, _lower_case))
+    if settings.respelled:
+        makers.append((settings.respelled, lambda pair: _respelled(pair, generator)))
     if settings.framed:
         makers.append((settings.framed, lambda pair: _framed(pair, frames, generator)))
     if settings.formatted:
@@ -101,6 +104,12 @@ def _upper_case(pair: Example) -> Example:
 def _lower_case(pair: Example) -> Example:
     """As people type, and as words are read that the service does not know in capitals; for those there is no ß."""
     return replace(pair, source=pair.source.upper().lower())
+
+
+def _respelled(pair: Example, generator: random.Random) -> Example:
+    """German as it is written in Switzerland, without ß, and every other as keyboards without umlauts have it."""
+    source = pair.source.replace("ß", "ss")
+    return replace(pair, source=source.translate(_UMLAUTS) if generator.random() < 0.5 else source)
 
 
 def _unpunctuated(pair: Example, generator: random.Random) -> Example:

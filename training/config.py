@@ -115,6 +115,7 @@ class AugmentConfig(_Section):
     quoted: Share = 0.0  # in quotation marks, of any style in the source and plain ones in the target, or in brackets
     copied: Share = 0.0  # with a number, a name, emoji, or another script, the same on both sides; or that alone
     lower_case: Share = 0.0  # a source in lower case, as people type, the target with its capitals
+    respelled: Share = 0.0  # a German source without ß (Strasse) and, every other, without umlauts (Muenchen)
     formatted: Share = 0.0  # with a date, a time, a number or an amount, as each of the two languages writes it
     framed: Share = 0.0  # as direct speech in one of ``frames``
     frames: TsvFile | None = None

@@ -4,7 +4,7 @@ A vocabulary learned from ordinary sentences has whole words in lower case and s
 a space and letters behind a quotation mark, so that a model reads "WICHTIG" and "„Komm" letter by letter and guesses.
 For a bundle whose manifest says ``reads_plainly`` words in capitals are truecased: read as the vocabulary most often
 has them (the baseline of Lita et al. 2003, "tRuEcasIng"), and the translation of a sentence that is all capitals is
-raised again; double quotation marks are read as plain ones with a space on their inner side. The tokens are those that
+raised again; quotation marks are read as plain double ones with a space on their inner side. The tokens are those that
 the model read and wrote; their offsets count the text as it was sent.
 """
 
@@ -28,6 +28,13 @@ _MIDDLE = 6  # up to so many, a word that the vocabulary does not know is taken 
 _NAME = 2  # how much lower its number must be with a capital than without for a word to be a name within a sentence
 _PLAIN_MARKS = str.maketrans({**dict.fromkeys("„“”‟«»❝❞＂", '"'), **dict.fromkeys("‘’‚‛", "'")})
 _MARK = re.compile(r'["„“”‟«»❝❞＂]')
+_ELIDED = r"(?:cause|em|tis|twas|till?|round|bout|n(?:e[mnr]?)?|[sd]|\d0s)\b"  # 'cause, rock 'n' roll, 'ne, the '90s
+# Two single marks around words, each outside of a word; those between are apostrophes within words.
+_SINGLE_MARKS = re.compile(
+    rf"(?<![^\s([{{–—:;,/-])(?:‚|[‘'’‛](?!{_ELIDED}))(?=[^\W_]|[¿¡…(])"
+    rf"((?:[^'‘’‚‛\"„“”‟«»❝❞＂]|(?<=\w)['’](?=\w)){{1,200}}?)(?<!\s)['’‘‛](?!\w)",
+    re.IGNORECASE,
+)
 _BEFORE_OPENING = frozenset("([{-–—/:;,¿¡'‘‚")
 _BEHIND_CLOSING = re.compile(r"[\s,;:!?)\]}–—]|\.(?!\.)|$")
 
@@ -106,12 +113,24 @@ def _lowered(text: str) -> str:
 
 
 def plain_marks(text: str) -> str:
-    """Quotation marks of any style as plain ones, a character for a character."""
-    return text.translate(_PLAIN_MARKS)
+    """Quotation marks of any style as plain double ones, a character for a character; apostrophes, and single marks
+    within double ones, as plain single ones."""
+    return _doubled(text).translate(_PLAIN_MARKS)
+
+
+def _doubled(text: str) -> str:
+    """Single quotation marks as double ones: a model takes them for apostrophes."""
+
+    def in_double(found: re.Match[str]) -> str:
+        quoted = len(_MARK.findall(text, 0, found.start())) % 2
+        return found.group() if quoted else f'"{found.group(1)}"'
+
+    return _SINGLE_MARKS.sub(in_double, text)
 
 
 def with_spaced_marks(text: str) -> str:
     """Plain double quotation marks, each with a space on its inner side; one between two letters has none."""
+    text = _doubled(text)
 
     def spaced(found: re.Match[str]) -> str:
         before = text[found.start() - 1 : found.start()].strip()

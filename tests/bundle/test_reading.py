@@ -111,6 +111,13 @@ def test_words_in_capitals_are_as_the_vocabulary_has_them(words: Tokenizer, text
         ("“", '"'),
         ('" a "', '" a "'),
         ("Tom’s", "Tom's"),
+        ("Kennst du ‚Das Haus‘?", 'Kennst du " Das Haus "?'),
+        ("Do you know 'Tom's House' or ‘I don’t’?", 'Do you know " Tom\'s House " or " I don\'t "?'),
+        ("'Come!' she said.", '" Come! " she said.'),
+        ("He said \"she is 'nice' to us\".", "He said \" she is 'nice' to us \"."),
+        ("rock 'n' roll, 'cause the boys' room", "rock 'n' roll, 'cause the boys' room"),
+        ("the boys' and the girls' room, 5' 10'", "the boys' and the girls' room, 5' 10'"),
+        ("in the '90s, 'ne Idee, die Thomas' ist", "in the '90s, 'ne Idee, die Thomas' ist"),
     ],
 )
 def test_marks_have_their_spaces_within(text: str, spaced: str) -> None:

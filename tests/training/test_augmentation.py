@@ -42,6 +42,15 @@ def test_upper_case_is_of_both_sides() -> None:
     assert made(AugmentConfig(upper_case=1.0), PAIRS[:1]) == [Example("SATZ NUMMER 0.", "SENTENCE NUMBER 0.", "")]
 
 
+def test_a_respelled_source_has_no_eszett_and_half_of_them_no_umlauts() -> None:
+    pair = Example("Ärger in der Straße", "Trouble in the street", "")
+    swiss, ascii_only = ("Ärger in der Strasse", "Aerger in der Strasse")
+    found = [made(AugmentConfig(respelled=1.0, seed=seed), [pair]) for seed in range(20)]
+    assert {one.source for (one,) in found} == {swiss, ascii_only}
+    assert {one.target for (one,) in found} == {pair.target}
+    assert made(AugmentConfig(respelled=1.0), PAIRS) == []  # there is nothing to respell
+
+
 def test_a_source_typed_carelessly_has_a_target_with_its_capitals() -> None:
     found = made(AugmentConfig(unpunctuated=1.0))
     lower = 0
