@@ -57,7 +57,7 @@ def _print_table(bundle: Bundle, texts: list[str], marked: set[str]) -> None:
     print(f"| {source} | {target} | told to be left out, perhaps |\n|---|---|---|")
     found = translations(bundle, texts)
     kept = [kept_literals(bundle, text) for text in texts]
-    lost = sum(len(missing(wanted, one.text)) for wanted, one in zip(kept, found, strict=True))
+    lost = sum(len(missing(wanted, one.text, target)) for wanted, one in zip(kept, found, strict=True))
     print(f"{bundle.label}: {lost} of {sum(map(len, kept))} to be kept are left out", file=sys.stderr)
     for text, translation in zip(texts, found, strict=True):
         shown = [part.replace("|", "\\|") for part in (text, translation.text, ", ".join(translation.left_out))]

@@ -31,10 +31,10 @@ def main() -> None:
         with lines as opened:
             for line in opened:
                 one, other = line.rstrip("\n").split("\t")[:2]
-                for text, translation in ((one, other), (other, one)):
-                    wanted = literals(text, bundle.is_foreign)
+                for text, translation, reads, writes in ((one, other, "de", "en"), (other, one, "en", "de")):
+                    wanted = literals(text, bundle.is_foreign, reads)
                     texts, having, found = texts + 1, having + bool(wanted), found + len(wanted)
-                    lost += [(literal.text, text, translation) for literal in missing(wanted, translation)]
+                    lost += [(literal.text, text, translation) for literal in missing(wanted, translation, writes)]
     print(f"{texts} texts, {having} with something to keep, {found} literals, {len(lost)} not in the translation")
     for literal, text, translation in lost[:_SHOWN]:
         print(f"  {literal!r}: {text} | {translation}")

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from service.numerals import begins_a_word, numerals
 from service.sentences import Span
 
 IsForeign = Callable[[str], bool]
@@ -94,15 +95,18 @@ _SPACES = re.compile(r"[\s\u200b\u200c\u200e\u200f\ufeff]+")
 class Literal:
     """A part of a text, at ``span``. ``as_it_is``: it is written alike in every language. A number with marks between
     its digits (1,299.99 or 1.299,99) or with a currency is not: only its digits are looked for. Nor is the sign of an
-    amount's currency or unit, which may stand elsewhere, or be its name."""
+    amount's currency or unit, which may stand elsewhere, or be its name. ``digits``: of a number in words, which may be
+    written in digits or in the words of the other language."""
 
     span: Span
     text: str
     as_it_is: bool = True
+    digits: str = ""
 
 
-def literals(text: str, is_foreign: IsForeign) -> tuple[Literal, ...]:
-    """Those of ``text`` in its order, none within another. ``is_foreign``: is a letter of neither language?"""
+def literals(text: str, is_foreign: IsForeign, language: str = "") -> tuple[Literal, ...]:
+    """Those of ``text`` in its order, none within another. ``is_foreign``: is a letter of neither language?
+    ``language``: a code; without one there are no numbers in words."""
     found: list[Literal] = []
     for run in _RUN.finditer(text):
         place = run.start()
@@ -115,22 +119,32 @@ def literals(text: str, is_foreign: IsForeign) -> tuple[Literal, ...]:
                 found.append(Literal(Span(begin, end), text[begin:end]))
                 place = end
         found += _within(text, place, run.end(), is_foreign)
-    return tuple(_joined(text, found, is_foreign))
+    found = list(_joined(text, found, is_foreign))
+    taken = {place for one in found for place in range(one.span.begin, one.span.end)}
+    found += [
+        Literal(one.span, one.span.of(text), as_it_is=False, digits=one.digits)
+        for one in numerals(text, language)
+        if one.tells and taken.isdisjoint(range(one.span.begin, one.span.end))
+    ]
+    return tuple(sorted(found, key=lambda literal: literal.span.begin))
 
 
-def missing(wanted: Sequence[Literal], translation: str) -> tuple[Literal, ...]:
-    """Those that ``translation`` has not, or not so often."""
+def missing(wanted: Sequence[Literal], translation: str, language: str = "") -> tuple[Literal, ...]:
+    """Those that ``translation`` has not, or not so often. ``language``: its code; without one it has no numbers in
+    words."""
     if not wanted:
         return ()
-    numbers, rest, lost = _numbers(translation), _folded(translation), list[Literal]()
+    numbers, rest, lost = _numbers(translation, language), _folded(translation), list[Literal]()
     signs = _signs(rest, {_folded(literal.text) for literal in wanted} & _NAMES.keys())
     # What holds another is looked for first: the digits of a code or an address that is there are no number besides.
     for literal in sorted(wanted, key=lambda literal: (_is_number(literal), -len(literal.text))):
         if _is_number(literal):
-            forms = (_digits(literal.text), _digits(_NO_CENTS.sub("", literal.text)))
+            forms = (literal.digits,) if literal.digits else _forms(literal.text)
             there = next((form for form in forms if numbers[form] > 0), None)
             if there is not None:
                 numbers[there] -= 1
+                continue
+            if any(begins_a_word(form, translation, language) for form in forms):
                 continue
         elif (sign := _folded(literal.text)) in signs:
             if signs[sign] > 0:
@@ -155,13 +169,19 @@ def added(text: str, translation: str, is_foreign: IsForeign) -> int:
 
 
 def _is_number(literal: Literal) -> bool:
-    return _NUMBER.fullmatch(literal.text) is not None
+    return bool(literal.digits) or _NUMBER.fullmatch(literal.text) is not None
 
 
-def _numbers(text: str) -> Counter[str]:
-    """The digits of each number of a text, and of each date those of its year besides."""
+def _forms(number: str) -> tuple[str, ...]:
+    """Its digits, and without its zero cents."""
+    return _digits(number), _digits(_NO_CENTS.sub("", number))
+
+
+def _numbers(text: str, language: str = "") -> Counter[str]:
+    """The digits of each number of a text, of those in words too, and of each date those of its year besides."""
     years = (found[-4:] for found in re.findall(_DATE, text))
-    return Counter(map(_digits, (*re.findall(_MARKED, text), *years)))
+    in_words = (numeral.digits for numeral in numerals(text, language))
+    return Counter((*map(_digits, (*re.findall(_MARKED, text), *years)), *in_words))
 
 
 def _signs(text: str, signs: Iterable[str]) -> dict[str, int]:

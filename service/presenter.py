@@ -102,14 +102,15 @@ class TranslatedHypothesis:
 class Source:
     """A text to translate, and the sentences before it that the model reads.
 
-    ``capitals``: it is written in capitals, and its translation is to be. ``kept``: what its translation is to have of
-    it as it is.
+    ``capitals``: it is written in capitals, and its translation is to be. ``kept``: what its translation, in
+    ``target_language`` where that is known, is to have of it as it is.
     """
 
     text: TokenizedText
     context: tuple[TokenizedText, ...] = ()
     capitals: bool = False
     kept: tuple[Literal, ...] = ()
+    target_language: str = ""
 
 
 class OmissionKind(enum.Enum):
@@ -290,7 +291,8 @@ def _translated(
     hypotheses: tuple[TranslatedHypothesis, ...],
     context: tuple[ContextSentence, ...] = (),
 ) -> Translated:
-    lost = [Omission(literal.span, OmissionKind.LITERAL) for literal in missing(source.kept, hypotheses[0].text)]
+    not_there = missing(source.kept, hypotheses[0].text, source.target_language)
+    lost = [Omission(literal.span, OmissionKind.LITERAL) for literal in not_there]
     lost += [Omission(Span(word.begin, word.end), OmissionKind.WORD) for word in left_out]
     in_order = tuple(sorted(lost, key=lambda omission: omission.span.begin))
     return Translated(text, words, hypotheses, context, left_out=in_order)

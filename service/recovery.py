@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 
+from service import numerals
 from service.attention.types import Floats
 from service.attention.views import aligned
 from service.attention.words import Word, words_of
@@ -38,9 +39,24 @@ _MOST_DOUBTS = 8  # words of a sentence that are tested: what leaves out more is
 _LEAST_MEAN = -1.5  # nats a token of what takes the place of circles: below, it is letters at random
 
 
-def kept_literals(bundle: Bundle, text: str) -> tuple[Literal, ...]:
-    """What translations of ``text`` are to keep, by a model that copies it; of another nothing."""
-    return literals(text, bundle.is_foreign) if bundle.manifest.keeps_literals else ()
+def kept_literals(bundle: Bundle, text: str, target_language: str = "") -> tuple[Literal, ...]:
+    """What translations of ``text`` are to keep, by a model that copies it; of another nothing.
+
+    ``target_language``: of a model of several. Numbers in words, where those of both languages are found.
+    """
+    if not bundle.manifest.keeps_literals:
+        return ()
+    reads = _only(bundle.manifest.source_languages)
+    return literals(text, bundle.is_foreign, reads if numerals.knows(written_language(bundle, target_language)) else "")
+
+
+def written_language(bundle: Bundle, target_language: str = "") -> str:
+    """The language of its translations; empty where it may be any of several."""
+    return target_language or _only(bundle.manifest.target_languages)
+
+
+def _only(languages: Sequence[str]) -> str:
+    return languages[0] if len(languages) == 1 else ""
 
 
 def least_attention(bundle: Bundle) -> AttentionVariant:
@@ -269,16 +285,12 @@ class Attempt:
     @cached_property
     def _negations(self) -> list[Word]:
         """Those of the text; none where it may be of several languages, or what it is translated to is not known."""
-        languages = self.bundle.manifest.source_languages
-        if len(languages) != 1 or not self._writes:
-            return []
-        return negations(self.text, self._words, languages[0])
+        reads = _only(self.bundle.manifest.source_languages)
+        return negations(self.text, self._words, reads) if reads and self._writes else []
 
     @property
     def _writes(self) -> str:
-        """The language of the translation."""
-        languages = self.bundle.manifest.target_languages
-        return self.target_language or (languages[0] if len(languages) == 1 else "")
+        return written_language(self.bundle, self.target_language)
 
     @property
     def _wishes_the_best(self) -> bool:
@@ -316,7 +328,7 @@ class Attempt:
         most = max(_MOST_ROUNDS, _rounds(self.request.source_ids))
         return Faults(
             circles=_rounds(hypothesis.target_ids) > most,
-            left_out=len(missing(self.kept, written)),
+            left_out=len(missing(self.kept, written, self._writes)),
             added=added(self.text, written, self.bundle.is_foreign),
         )
 

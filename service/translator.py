@@ -46,7 +46,7 @@ from service.presenter import (
     select_maps,
     wanted_variant,
 )
-from service.recovery import Attempt, kept_literals, least_attention
+from service.recovery import Attempt, kept_literals, least_attention, written_language
 from service.registry import ModelRegistry, ServedModel
 from service.second_tries import checked
 from service.sentences import Span, is_visible
@@ -247,7 +247,8 @@ class Translator:
                 sentence,
                 tuple([*before, *sentences[:number]][-read:] if read else ()),
                 model.bundle.answers_in_capitals(sentence.text, begun),
-                kept_literals(model.bundle, sentence.text) if request.targets is None else (),
+                kept_literals(model.bundle, sentence.text, request.target_language) if request.targets is None else (),
+                written_language(model.bundle, request.target_language),
             )
             for number, sentence in enumerate(sentences)
         ]

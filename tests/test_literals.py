@@ -155,6 +155,34 @@ def test_of_a_unit_only_the_sign_or_its_name_is_looked_for() -> None:
     assert [literal.as_it_is for literal in literals("2,4 m", is_foreign)] == [False]
 
 
+@pytest.mark.parametrize(
+    ("text", "translation", "wanted"),
+    [
+        ("siebenundzwanzig Jahre", "twenty years", ["siebenundzwanzig"]),
+        ("siebenundzwanzig Jahre", "twenty-seven years", []),
+        ("siebenundzwanzig Jahre", "27 years", []),
+        ("zwanzig Jahre und zwanzig Tage", "twenty years and some days", ["zwanzig"]),
+        ("der Saal hat zweihundert Plätze", "the hall has 200 seats", []),
+        ("200 Plätze, 1984", "two hundred seats, nineteen eighty-four", []),
+        ("LH454 um 18 Uhr, siebenundzwanzig", "LH454 at six p.m., twenty-seven", []),
+    ],
+)
+def test_numbers_in_words_are_looked_for_in_words_and_digits(text: str, translation: str, wanted: list[str]) -> None:
+    found = literals(text, is_foreign, "de")
+    assert [one.text for one in missing(found, translation, "en")] == wanted
+    assert all(not one.as_it_is for one in found if one.digits)
+
+
+def test_a_language_whose_numbers_are_not_known_has_none() -> None:
+    assert kept("siebenundzwanzig Jahre") == []
+    assert literals("siebenundzwanzig Jahre", is_foreign, "pl") == ()
+
+
+def test_a_compound_may_begin_with_the_number() -> None:
+    found = literals("a twenty-year-old woman", is_foreign, "en")
+    assert missing(found, "eine zwanzigjährige Frau", "de") == ()
+
+
 def test_a_currency_lets_a_number_move() -> None:
     assert [literal.as_it_is for literal in literals("$500, 500 €, 500", is_foreign)] == [False] * 4 + [True]
 

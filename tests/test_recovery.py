@@ -55,6 +55,25 @@ def best(bundle: Bundle, found: SentenceResult) -> str:
     return bundle.decode(found.hypotheses[0].target_ids).text
 
 
+def test_numbers_in_words_are_kept_where_both_languages_are_known(
+    keeper: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Bundle, "is_foreign", lambda _bundle, _letter: False)  # it knows a, b and c
+
+    def between(source: list[str], target: list[str]) -> Bundle:
+        of_languages = {"source_languages": source, "target_languages": target}
+        return replace(keeper, manifest=keeper.manifest.model_copy(update=of_languages))
+
+    text = "siebenundzwanzig"
+    assert [one.digits for one in kept_literals(between(["de"], ["en"]), text)] == ["27"]
+    assert [one.digits for one in kept_literals(between(["de"], ["en", "pl"]), text, "en-GB")] == ["27"]
+    assert kept_literals(between(["de"], ["en", "pl"]), text, "pl") == ()
+    assert kept_literals(between(["de"], ["en", "pl"]), text) == ()
+    assert kept_literals(between(["de", "pl"], ["en"]), text) == ()
+    tried = attempt(between(["de"], ["en"]), text)
+    assert tried.faults(result(keeper, "abc").hypotheses[0]).left_out == 1
+
+
 def test_a_model_that_keeps_nothing_is_asked_once(letters: Bundle) -> None:
     tried = attempt(letters, f"abc {PICTURE}")
     assert tried.kept == ()

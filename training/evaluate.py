@@ -183,7 +183,7 @@ def translations(
         Attempt(
             bundle,
             source,
-            kept_literals(bundle, source.text),
+            kept_literals(bundle, source.text, target_language),
             request,
             most_rows=engine.rows,
             target_language=target_language,
