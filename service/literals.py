@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from service.numerals import begins_a_word, numerals
+from service.numerals import beginnings, numerals
 from service.sentences import Span
 
 IsForeign = Callable[[str], bool]
@@ -35,9 +35,10 @@ _ADDRESS = re.compile(
 _POSSESSIVE = re.compile(r"['’]s$")
 _LEAST_DIGITS = 3
 _MARKED = r"\d++(?:[.,'’\u00a0\u202f]\d++)*+"
-# LH454, COVID-19, H1N1, 77-4410-B; not Typ-2-Diabetes, 24-Stunden-Dienst, 90-A-Kurs
+# LH454, COVID-19, H1N1, 77-4410-B, 4410-C2; not Typ-2-Diabetes, 24-Stunden-Dienst, 256-GB
 _CODE = re.compile(
-    rf"[A-ZÄÖÜ]+-?{_MARKED}(?:[A-Z]+\d*+)*+(?![^\W_])|(?=(?:-?\d){{{_LEAST_DIGITS}}})\d++(?:-\d++)*+-[A-Z]{{1,3}}\d*+(?![\w-])"
+    rf"[A-ZÄÖÜ]+-?{_MARKED}(?:[A-Z]+\d*+)*+(?![^\W_])|"
+    r"(?:\d++(?:-\d++){1,6}+-[A-Z]{1,3}\d*+|\d{3,}+-[A-Z]{1,3}\d++)(?![\w-])"
 )
 _NUMBER = re.compile(rf"{_MARKED}(?![\w/]|-[^\W\d]|:\d)")
 _NO_CENTS = re.compile(r"[.,]00$")
@@ -57,15 +58,15 @@ _CURRENCIES = {
 }
 # Likewise of units, behind an amount and a space ("500g" is let alone).
 _UNITS = {
-    "%": r"prozent|percent|per cent|pour cent|por ciento",
+    "%": r"%ig|prozent|percent|per cent|pour cent|por ciento",
     "mm": r"mill?im(?:etern?|eters?|etres?|ètres?|etros?|ímetros?)",
     "cm": r"[cz]entim(?:etern?|eters?|etres?|ètres?|etros?)|centímetros?",
     "m": r"m(?:etern?|eters?|etres?|ètres?|etros?)",
     "km": r"kilom(?:etern?|eters?|etres?|ètres?|etros?)|kilómetros?",
-    "m²": r"quadratmetern?|square met(?:er|re)s?|sqm|mètres? carrés?|metros? cuadrados?",
-    "km²": r"quadratkilometern?|square kilomet(?:er|re)s?|kilomètres? carrés?|kilómetros? cuadrados?",
-    "km/h": r"stundenkilometern?|kilomet(?:er|re)s? (?:per|an) hour|kilometern? pro stunde|kmh|kph|"
-    r"kilomètres?(?: à l'|[ -])heure|kilómetros? por hora",
+    "m²": r"quadratmetern?|square[ -]met(?:er|re)s?|sq\.? ?m|mètres? carrés?|metros? cuadrados?",
+    "km²": r"quadratkilometern?|square[ -]kilomet(?:er|re)s?|sq\.? ?km|kilomètres? carrés?|kilómetros? cuadrados?",
+    "km/h": r"stundenkilometern?|kmh|kph|(?:km|kilomet(?:ern?|ers?|res?))[ -](?:per|an|pro|in der)[ -](?:hour|stunde)"
+    r"|kilomètres?(?: à l'|[ -])heure|kilómetros? por hora",
     "mg": r"mill?igram(?:m|s|mes?|os?)?",
     "g": r"gram(?:m|s|mes?|os?)?",
     "kg": r"kilogram(?:m|s|mes?|os?)?|kilos?",
@@ -79,7 +80,7 @@ _UNITS = {
 }
 _UNIT = re.compile(
     rf"(?:(?<=\d[ \u00a0\u202f])(?:{'|'.join(map(re.escape, sorted(_UNITS, key=len, reverse=True)))})|(?<=\d)%)"
-    r"(?![\w/²³])"
+    r"(?![\w/²³'’])"
 )
 _NAMES = {  # by the sign as ``_folded`` leaves it
     unicodedata.normalize("NFKC", sign).casefold(): names for sign, names in (_CURRENCIES | _UNITS).items()
@@ -135,6 +136,7 @@ def missing(wanted: Sequence[Literal], translation: str, language: str = "") -> 
     if not wanted:
         return ()
     numbers, rest, lost = _numbers(translation, language), _folded(translation), list[Literal]()
+    compounds: Counter[str] | None = None  # asked for where something seems to be missing
     signs = _signs(rest, {_folded(literal.text) for literal in wanted} & _NAMES.keys())
     # What holds another is looked for first: the digits of a code or an address that is there are no number besides.
     for literal in sorted(wanted, key=lambda literal: (_is_number(literal), -len(literal.text))):
@@ -144,7 +146,10 @@ def missing(wanted: Sequence[Literal], translation: str, language: str = "") -> 
             if there is not None:
                 numbers[there] -= 1
                 continue
-            if any(begins_a_word(form, translation, language) for form in forms):
+            compounds = beginnings(translation, language) if compounds is None else compounds
+            there = next((form for form in forms if compounds[form] > 0), None)
+            if there is not None:
+                compounds[there] -= 1
                 continue
         elif (sign := _folded(literal.text)) in signs:
             if signs[sign] > 0:
@@ -181,7 +186,8 @@ def _numbers(text: str, language: str = "") -> Counter[str]:
     """The digits of each number of a text, of those in words too, and of each date those of its year besides."""
     years = (found[-4:] for found in re.findall(_DATE, text))
     in_words = (numeral.digits for numeral in numerals(text, language))
-    return Counter((*map(_digits, (*re.findall(_MARKED, text), *years)), *in_words))
+    spaced = re.findall(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?!\d)", _SPACES.sub(" ", text))  # 50 000
+    return Counter((*map(_digits, (*re.findall(_MARKED, text), *years, *spaced)), *in_words))
 
 
 def _signs(text: str, signs: Iterable[str]) -> dict[str, int]:
@@ -189,7 +195,9 @@ def _signs(text: str, signs: Iterable[str]) -> dict[str, int]:
     found = {}
     for sign in signs:
         written = re.escape(sign) if sign in _CURRENCIES else rf"(?<=\d)[ -]?{re.escape(sign)}(?![^\W_]|/)"
-        found[sign] = len(re.findall(rf"{written}|\b(?:{_NAMES[sign]})\b", text))
+        # "Zehnmeterbrett" has the name of a unit within.
+        named = rf"\b(?:{_NAMES[sign]})\b" if sign in _CURRENCIES else rf"(?:{_NAMES[sign]})"
+        found[sign] = len(re.findall(rf"{written}|{named}", text))
     return found
 
 

@@ -1,38 +1,47 @@
 """Numbers in words and the digits that they stand for: a model may write another, and it reads well.
 
 "Siebenundzwanzig" and "twenty-seven" are the same number as "27", and neither is like the other letter by letter, so
-that a small model confuses them. Numbers are found by text2num (rules, no model), in the languages that it knows. Pure
-functions of text.
+that a small model confuses them. Numbers are found by text2num (rules, no model). Pure functions of text.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import dataclass, replace
 
 from text_to_num import find_numbers, text2num
 
 from service.sentences import Span
 
-_LANGUAGES = frozenset(("da", "de", "en", "es", "fr", "it", "nl", "pt"))
+_LANGUAGES = frozenset(("de", "en"))  # text2num knows more, and nobody has written here what those say their own way
 _WORD = re.compile(r"[^\W\d_]+")
+_BETWEEN = " -\u00a0\u2011"  # parts of a number
+_HOUR = (
+    r"(?:halb|eins?|zwei|drei|vier|fünf|sechs|sieben|acht|neun|zehn|elf|zwölf|mitternacht|"
+    r"one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|noon|midnight)\b"
+)
 # What each language says its own way: "um achtzehn Uhr" is "at six p.m.", "fünf vor halb drei" "twenty-five past two",
 # "ein Meter fünfzig" "one and a half meters", "Mitte vierzig" "in her mid-forties", "vierzehn Tage" "a fortnight".
 _OWN_WAY_BEFORE = re.compile(
-    r"\b(?:uhr|halb|viertel|half|quarter|past|to|meter|euro|dollar|franken|anfang|mitte|ende|round of)[\s-]+$",
+    r"\b(?:uhr|halb|viertel|anfang|mitte|(?<!am )ende|round of|komma|point|"
+    r"(?:meter|euro|dollars?|pounds?|pfund|franken)(?:\s+(?:und|and))?)[\s-]+$",
     re.IGNORECASE,
 )
 _OWN_WAY_BEHIND = re.compile(
-    r"[\s-]+(?:(?:minuten|minutes)\s+)?(?:uhr|o|past|to|nach|vor|p\.?m|a\.?m)\b|\s+(?:und|bis)\s+\w+\s+uhr\b",
+    rf"[\s-]+(?:(?:minuten|minutes)\s+)?(?:(?:past|after|to|till|before|of|nach|vor)\s+{_HOUR}|uhr\b|o\b|oh\b|[ap]\.?m\b)|"
+    r"[\s-]+(?:\w+ies|cents?|tausend)\b|(?:,\s*\w+)*,?\s+(?:und|oder|bis|spätestens)\s+\w+\s+uhr\b",
     re.IGNORECASE,
 )
-_SPANS_OF_TIME = {14: re.compile(r"[\s-]+(?:tag|day)", re.IGNORECASE)} | dict.fromkeys(
+_SPANS_OF_TIME = {14: re.compile(r"[\s-]+(?:\w+\s+)?(?:tag|day)", re.IGNORECASE)} | dict.fromkeys(
     (15, 30, 45), re.compile(r"[\s-]+(?:more\s+)?minut", re.IGNORECASE)
 )
+_FIRST_OF_YEAR = range(13, 21)  # of "nineteen eighty-four"
 _LEAST_VALUE = 13  # "ein" is an article; twelve are a dozen
-_LEAST_OF_COMPOUND = 5  # letters of a number at the beginning of a word: "acht" of "Achtung" stands for nothing
-_MOST_VALUE = 1_000_000  # "2 million" is digits and words
+_MOST_DIGITS = 6  # "2 million" is digits and words
+_COMPOUND = re.compile(r"[^\W\d_]{7,40}")  # "fünfzigste": a shorter word begins with no number and goes on
+_LEAST_OF_COMPOUND = 5  # letters of its number: "acht" of "Achtung" stands for nothing
+_HUNDREDS = frozenset(("hundred", "thousand", "million", "billion"))
 
 
 @dataclass(frozen=True)
@@ -47,8 +56,8 @@ class Numeral:
     @property
     def tells(self) -> bool:
         """Do translations have it, too, in words or digits? Articles, dozens, and hundreds are let alone."""
-        value = int(self.digits)
-        return self.cardinal and _LEAST_VALUE <= value < _MOST_VALUE and not re.fullmatch("10+", self.digits)
+        few = self.cardinal and len(self.digits) <= _MOST_DIGITS
+        return few and int(self.digits) >= _LEAST_VALUE and re.fullmatch("10+", self.digits) is None
 
 
 def numerals(text: str, language: str) -> tuple[Numeral, ...]:
@@ -57,34 +66,37 @@ def numerals(text: str, language: str) -> tuple[Numeral, ...]:
     code = _code(language)
     if not code:
         return ()
-    words = [_Word(found, code) for found in _WORD.finditer(text)]
+    words = _words(text, code)
     numbers: list[Numeral] = []
     for found in find_numbers(words, code, threshold=0):
         span = Span(words[found.start].begin, words[found.end - 1].end)
         digits = "".join(filter(str.isdecimal, found.text))
         if not digits:
             continue
-        whole = not found.is_ordinal and float(found.value).is_integer() and digits == str(int(found.value))
-        number = Numeral(span, digits, whole and not _is_said_its_own_way(text, span, int(digits)))
-        beside = numbers and not text[numbers[-1].span.end : span.begin].strip(" -")
-        numbers += _together(numbers.pop(), number) if beside else [number]
+        whole = not found.is_ordinal and found.text.isdecimal() and digits[0] != "0"
+        number = Numeral(span, digits, whole and not _is_said_its_own_way(text, span, digits))
+        beside = numbers and not text[numbers[-1].span.end : span.begin].strip(_BETWEEN)
+        numbers += _together(text, numbers.pop(), number) if beside else [number]
     return tuple(numbers)
 
 
-def _together(first: Numeral, second: Numeral) -> list[Numeral]:
+def _together(text: str, first: Numeral, second: Numeral) -> list[Numeral]:
     """Two numbers side by side: "nineteen eighty-four" is a year, any others are a time of day or the like."""
-    if len(first.digits) == len(second.digits) == 2 and int(first.digits) >= _LEAST_VALUE:
+    two_digits = len(first.digits) == len(second.digits) == 2 and first.digits != second.digits
+    goes_on = re.match(r"-\w", text[second.span.end : second.span.end + 2])  # twenty fifty-dollar bills
+    if two_digits and int(first.digits) in _FIRST_OF_YEAR and not goes_on:
         span = Span(first.span.begin, second.span.end)
-        return [Numeral(span, first.digits + second.digits, first.cardinal and second.cardinal)]
+        at = text[max(0, span.begin - 3) : span.begin].lower().startswith("at")  # fifteen thirty
+        return [Numeral(span, first.digits + second.digits, first.cardinal and second.cardinal and not at)]
     return [replace(first, cardinal=False), replace(second, cardinal=False)]
 
 
-def _is_said_its_own_way(text: str, span: Span, value: int) -> bool:
-    of_time = _SPANS_OF_TIME.get(value)
+def _is_said_its_own_way(text: str, span: Span, digits: str) -> bool:
+    of_time = _SPANS_OF_TIME.get(int(digits)) if len(digits) == 2 else None
     return bool(
         _OWN_WAY_BEFORE.search(text, max(0, span.begin - 20), span.begin)
-        or _OWN_WAY_BEHIND.match(text, span.end)
-        or (of_time is not None and of_time.match(text, span.end))
+        or _OWN_WAY_BEHIND.match(text, span.end, span.end + 60)
+        or (of_time is not None and of_time.match(text, span.end, span.end + 60))
     )
 
 
@@ -93,21 +105,18 @@ def knows(language: str) -> bool:
     return bool(_code(language))
 
 
-def begins_a_word(digits: str, text: str, language: str) -> bool:
-    """Is there a word that begins with this number? "Zwanzigjährige" does, and "Hundertmeterlauf"."""
+def beginnings(text: str, language: str) -> Counter[str]:
+    """The digits of numbers that words begin with: "20" of "zwanzigjährig", "100" of "Hundertmeterlauf"."""
     code = _code(language)
-    return bool(code) and any(
-        digits == str(value) for word in _WORD.finditer(text) for value in _beginnings(word.group().lower(), code)
-    )
-
-
-def _beginnings(word: str, code: str) -> Iterator[int]:
-    for end in range(len(word) - 1, _LEAST_OF_COMPOUND - 1, -1):
-        try:
-            yield text2num(word[:end], code)
-        except ValueError:
-            continue
-        return
+    found = Counter[str]()
+    for word in _COMPOUND.findall(text.lower()) if code else ():
+        for end in range(len(word) - 1, _LEAST_OF_COMPOUND - 1, -1):
+            try:
+                found[str(text2num(word[:end], code))] += 1
+            except ValueError:
+                continue
+            break
+    return found
 
 
 def _code(language: str) -> str:
@@ -116,17 +125,34 @@ def _code(language: str) -> str:
 
 
 class _Word:
-    """What ``find_numbers`` asks of a token."""
+    """What ``find_numbers`` asks of a token. ``joins``: it is no "and" between two numbers."""
 
-    def __init__(self, found: re.Match[str], code: str) -> None:
+    def __init__(self, found: re.Match[str], joins: bool) -> None:
         self.begin, self.end = found.span()
-        self._text, self._found, self._code = found.string, found.group().lower(), code
+        self._text, self._found, self._joins = found.string, found.group().lower(), joins
 
     def text(self) -> str:
         return self._found
 
     def nt_separated(self, previous: _Word) -> bool:
-        return self._text[previous.end : self.begin].strip(" -\u00a0") != ""
+        return self._text[previous.end : self.begin].strip(_BETWEEN) != ""
 
     def not_a_number_part(self) -> bool:
-        return self._code == "de" and self._found == "und"  # "zwischen fünf und fünfzig": 55 is one word
+        return not self._joins
+
+
+def _words(text: str, code: str) -> list[_Word]:
+    """Those of ``text``, and whether each may be part of a number: "fünf und fünfzig" is none, nor is what is between
+    "two hundred and three hundred"."""
+    found = list(_WORD.finditer(text))
+    plain = [one.group().lower() for one in found]
+    words = []
+    for place, (one, word) in enumerate(zip(found, plain, strict=True)):
+        joins = True
+        if code == "de" and word == "und":
+            joins = False
+        elif code == "en" and word == "and":
+            before, behind = plain[max(0, place - 1) : place], plain[place + 2 : place + 4]
+            joins = not _HUNDREDS.isdisjoint(before) and set(before).isdisjoint(behind)
+        words.append(_Word(one, joins))
+    return words

@@ -49,7 +49,8 @@ def lost(text: str, translation: str) -> list[str]:
         ("um 12:30, um 18.30 Uhr, ab 22.15, am 03.10.1990, on 12/24/2023, 2023-12-24", []),
         ("20 °C, 1º, ﬁn, Ⅷ, Typ-2-Diabetes, Dr.med., inkl.MwSt, 500g, 24/7, 1990er", []),
         ("COVID-2019, A-380, ISO-9001-Norm, US-2024", ["COVID-2019", "A-380", "ISO-9001", "US-2024"]),
-        ("77-4410-B, 4410-C2, 256-GB-Karte, 24-Stunden-Dienst, 12-B, 100-W-Birne", ["77-4410-B", "4410-C2"]),
+        ("77-4410-B, 4410-C2, 256-GB-Karte, 24-Stunden-Dienst, 12-B, 100-W-Birne, 350-HP", ["77-4410-B", "4410-C2"]),
+        ("En 2019 l'entreprise, le 5 m'a plu, 12 l’an", ["2019"]),
         ("2,4 m lang, 64 kg, 5\u00a0km², 50%, 8 GB, ein m, 5 mal, 3 l/s, 5 M", ["m", "kg", "km²", "%", "GB"]),
         ("CO2, G20-Gipfel, H1N1, § 218, mein.name@a.de", ["CO2", "G20", "H1N1", "218", "mein.name@a.de"]),
         ("Wie geht´s? Schüler_innen, zu Hause.es ist gut.Dann, kaputt\ufffd", []),
@@ -88,6 +89,8 @@ def test_what_is_kept_is_found(text: str, wanted: list[str]) -> None:
         ("2,40 m und 3 m", "2.40 meters long and 3m wide", []),
         ("100 km/h und 5 km", "100 kilometers an hour and 5 km", []),
         ("50 km², 8 GB, 5 %", "50 km2, 8-GB, five percent", []),
+        ("100 km/h, 50 m², 10 m", "100 km per hour, 50-square-meter, Zehnmeterbrett", []),
+        ("50,000 euros, 5%", "50 000 euros, 5%ige", []),
         ("5 l und 5 kg", "5 l/s and 5 kgs", ["l", "kg"]),
         ("77-4410-B", "77:4410-B", ["77-4410-B"]),
         ("Flug LH45 #Tag A4", "Flight LH456 #Tagung A400", ["LH45", "#Tag", "A4"]),
@@ -164,6 +167,7 @@ def test_of_a_unit_only_the_sign_or_its_name_is_looked_for() -> None:
         ("zwanzig Jahre und zwanzig Tage", "twenty years and some days", ["zwanzig"]),
         ("der Saal hat zweihundert Plätze", "the hall has 200 seats", []),
         ("200 Plätze, 1984", "two hundred seats, nineteen eighty-four", []),
+        ("zwanzig und zwanzig", "twentyfold", ["zwanzig"]),
         ("LH454 um 18 Uhr, siebenundzwanzig", "LH454 at six p.m., twenty-seven", []),
     ],
 )
@@ -197,7 +201,13 @@ def test_long_texts_take_no_longer_than_their_length() -> None:
         "ж " * 10_000,
         "a.b" * 6_600,
         "x" * 20_000,
+        "12-" * 6_600,
+        "o " * 10_000,
+        "siebenundzwanzig " * 1_200,
+        "12345 Donaudampfschifffahrt " * 700,
+        "hundertund" * 2_000,
     ):
         begun = time.perf_counter()
-        missing(literals(text, is_foreign), text[:-10])
+        missing(literals(text, is_foreign, "de"), text[:-10], "de")
+        missing(literals(text, is_foreign, "en"), text[10:-10].replace("5", "6"), "en")
         assert time.perf_counter() - begun < 5.0  # a hundred times what they take

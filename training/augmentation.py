@@ -109,7 +109,10 @@ def _lower_case(pair: Example) -> Example:
 def _respelled(pair: Example, generator: random.Random) -> Example:
     """German as it is written in Switzerland, without ß, and every other as keyboards without umlauts have it."""
     source = pair.source.replace("ß", "ss")
-    return replace(pair, source=source.translate(_UMLAUTS) if generator.random() < 0.5 else source)
+    plain = source.translate(_UMLAUTS)
+    if source.isupper():
+        plain = plain.upper()
+    return replace(pair, source=plain if generator.random() < 0.5 else source)
 
 
 def _unpunctuated(pair: Example, generator: random.Random) -> Example:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
@@ -28,13 +29,19 @@ _MIDDLE = 6  # up to so many, a word that the vocabulary does not know is taken 
 _NAME = 2  # how much lower its number must be with a capital than without for a word to be a name within a sentence
 _PLAIN_MARKS = str.maketrans({**dict.fromkeys("„“”‟«»❝❞＂", '"'), **dict.fromkeys("‘’‚‛", "'")})
 _MARK = re.compile(r'["„“”‟«»❝❞＂]')
-_ELIDED = r"(?:cause|em|tis|twas|till?|round|bout|n(?:e[mnr]?)?|[sd]|\d0s)\b"  # 'cause, rock 'n' roll, 'ne, the '90s
+# 'cause, rock 'n' roll, 'ne, 'rein, '99: of a word something is left out.
+_ELIDED = (
+    r"(?:cause|em|tis|twas|till?|round|bout|fore|gainst|nuff|ello|kay|member|nother|n(?:e[mnrs]?)?|[sdm]|was|"
+    r"r(?:ein|aus|auf|unter|über|an|um)|\d\d(?:er|s)?)\b"
+)
 # Two single marks around words, each outside of a word; those between are apostrophes within words.
 _SINGLE_MARKS = re.compile(
     rf"(?<![^\s([{{–—:;,/-])(?:‚|[‘'’‛](?!{_ELIDED}))(?=[^\W_]|[¿¡…(])"
     rf"((?:[^'‘’‚‛\"„“”‟«»❝❞＂]|(?<=\w)['’](?=\w)){{1,200}}?)(?<!\s)['’‘‛](?!\w)",
     re.IGNORECASE,
 )
+# One that is no apostrophe within a word, and of none that begins so.
+_FREE_SINGLE_MARK = re.compile(rf"(?<!\w)[‘'’‛‚](?!{_ELIDED})|(?<=\w)['’‘‛](?!\w)", re.IGNORECASE)
 _BEFORE_OPENING = frozenset("([{-–—/:;,¿¡'‘‚")
 _BEHIND_CLOSING = re.compile(r"[\s,;:!?)\]}–—]|\.(?!\.)|$")
 
@@ -119,10 +126,14 @@ def plain_marks(text: str) -> str:
 
 
 def _doubled(text: str) -> str:
-    """Single quotation marks as double ones: a model takes them for apostrophes."""
+    """Single quotation marks as double ones: a model takes them for apostrophes. Where one of them stands alone, as
+    behind "the boys'", nothing says which, and all are apostrophes."""
+    if len(_FREE_SINGLE_MARK.findall(text)) % 2:
+        return text
+    double = [found.start() for found in _MARK.finditer(text)]
 
     def in_double(found: re.Match[str]) -> str:
-        quoted = len(_MARK.findall(text, 0, found.start())) % 2
+        quoted = bisect_left(double, found.start()) % 2
         return found.group() if quoted else f'"{found.group(1)}"'
 
     return _SINGLE_MARKS.sub(in_double, text)
@@ -140,7 +151,7 @@ def with_spaced_marks(text: str) -> str:
         ends = before and not text[found.end() : found.end() + 1].isalnum()
         return ' "' if ends and not begins else '"'
 
-    return plain_marks(_MARK.sub(spaced, text))
+    return _MARK.sub(spaced, text).translate(_PLAIN_MARKS)
 
 
 def read(text: str, tokenizer: Tokenizer, first: str = "") -> TokenizedText:

@@ -23,7 +23,9 @@ WORDS = (
 )
 # Capitals, letters that become two in the other case, marks of every style, combining and unseen ones, other scripts.
 TEXTS = st.text(
-    alphabet=st.sampled_from("abc ABCDÄÉ ßİŉΣǅªA\u0308\u200d年א „“”«»\"'’‘(-/._1,!\u00a0👍🏽"), min_size=1, max_size=30
+    alphabet=st.sampled_from("abc ABCDÄÉ ßİŉΣǅªA\u0308\u200d年א „“”«»\"'’‘‚…(-/._1,!\u00a0👍🏽"),
+    min_size=1,
+    max_size=30,
 )
 
 
@@ -116,6 +118,8 @@ def test_words_in_capitals_are_as_the_vocabulary_has_them(words: Tokenizer, text
         ("'Come!' she said.", '" Come! " she said.'),
         ("He said \"she is 'nice' to us\".", "He said \" she is 'nice' to us \"."),
         ("rock 'n' roll, 'cause the boys' room", "rock 'n' roll, 'cause the boys' room"),
+        ("'I know the boys' names,' he said.", "'I know the boys' names,' he said."),
+        ("In '99 the boys' team, Komm 'rein, ich hab' Zeit", "In '99 the boys' team, Komm 'rein, ich hab' Zeit"),
         ("the boys' and the girls' room, 5' 10'", "the boys' and the girls' room, 5' 10'"),
         ("in the '90s, 'ne Idee, die Thomas' ist", "in the '90s, 'ne Idee, die Thomas' ist"),
     ],

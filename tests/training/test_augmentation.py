@@ -48,6 +48,8 @@ def test_a_respelled_source_has_no_eszett_and_half_of_them_no_umlauts() -> None:
     found = [made(AugmentConfig(respelled=1.0, seed=seed), [pair]) for seed in range(20)]
     assert {one.source for (one,) in found} == {swiss, ascii_only}
     assert {one.target for (one,) in found} == {pair.target}
+    capitals = made(AugmentConfig(respelled=1.0, seed=1), [Example("MÜNCHEN", "MUNICH", "")] * 20)
+    assert {one.source for one in capitals} == {"MUENCHEN"}
     assert made(AugmentConfig(respelled=1.0), PAIRS) == []  # there is nothing to respell
 
 
