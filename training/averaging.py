@@ -40,6 +40,17 @@ def average(checkpoints: Iterable[Weights]) -> Weights:
     }
 
 
+def interpolated(weights: Weights, start: Weights, share: float) -> Weights:
+    """(1 - share) weights + share start, of each tensor of real numbers; of others those of ``weights``.
+
+    Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", equation 1.
+    """
+    return {
+        name: torch.lerp(tensor, start[name].to(tensor), share) if tensor.is_floating_point() else tensor
+        for name, tensor in weights.items()
+    }
+
+
 def moving_average(model: nn.Module, decay: float) -> AveragedModel:
     """An exponential moving average: after update t, e_t = decay e_{t-1} + (1 - decay) w_t, and e_1 = w_1.
 

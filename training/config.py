@@ -400,6 +400,15 @@ class GoldenText(_Section):
     target_language: str
 
 
+class Interpolation(_Section):
+    """Weights between those that a run ended with and those of a ``start``, a run's directory or a bundle's, of which
+    it takes a ``share``: what the start knew is kept, and what was learned too (Wortsman et al. 2022, "Robust
+    fine-tuning of zero-shot models", https://arxiv.org/abs/2109.01903)."""
+
+    start: Path
+    share: Annotated[float, Field(gt=0.0, lt=1.0)]
+
+
 class ExportConfig(_Section):
     """What goes into the bundle beside the weights. A golden sentence that is a list is a document, its last sentence
     the one to translate."""
@@ -409,6 +418,7 @@ class ExportConfig(_Section):
     attribution: list[str] = []
     #: "start": those of `start_from` as they are, to export a bundle anew by other settings; nothing need be trained.
     weights: Literal["best", "average_best", "average_last", "start"] = "best"
+    interpolation: Interpolation | None = None
     weights_dtype: Literal["float32", "float16"] = "float32"  # of the file; computing is in float32
     int8: bool = False  # graphs in int8 beside those in float32 (``training.quantization``)
     limits: LimitsConfig

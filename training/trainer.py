@@ -28,7 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
 from training import checkpoint
-from training.averaging import average, moving_average
+from training.averaging import average, interpolated, moving_average
 from training.batches import Batch, make_batch, plan_epoch, plan_epoch_of_any_length
 from training.checkpoint import Checkpoint, Weights
 from training.config import Config
@@ -419,5 +419,9 @@ def load_weights(config: Config, corpus: Corpus) -> tuple[TranslationModel, list
             )
     states = [checkpoint.load(Weights, path, model_config, corpus.hashes) for path in paths]
     model = build_model(config, corpus)
-    model.load_state_dict(average(state.model for state in states))
+    weights = average(state.model for state in states)
+    if (between := config.export.interpolation) is not None:
+        _start_from(model, between.start, model_config, corpus)
+        weights = interpolated(weights, model.state_dict(), between.share)
+    model.load_state_dict(weights)
     return model.eval(), [state.update for state in states]

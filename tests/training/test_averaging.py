@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from training.averaging import average, moving_average
+from training.averaging import average, interpolated, moving_average
 from training.config import TransformerConfig
 from training.models.transformer import Transformer
 
@@ -29,6 +29,17 @@ def test_a_mean_to_the_letter() -> None:
         "weight": [[2.0, 2.0], [1.5, -3.0]],
         "bias": [0.0],
     }
+
+
+@given(st.floats(-4.0, 4.0), st.floats(-4.0, 4.0), st.floats(0.0, 1.0))
+def test_interpolated_weights_lie_between_both(mine: float, other: float, share: float) -> None:
+    weights = {"weight": torch.tensor([mine]), "count": torch.tensor([3])}
+    start = {"weight": torch.tensor([other], dtype=torch.float64), "count": torch.tensor([5])}
+    found = interpolated(weights, start, share)
+    assert found["weight"].dtype == torch.float32
+    assert found["weight"].item() == pytest.approx((1 - share) * mine + share * other, abs=1e-5)
+    assert found["count"].item() == 3
+    assert weights["weight"].item() == torch.tensor(mine).item()
 
 
 @FLOATS

@@ -958,6 +958,18 @@ def test_an_export_takes_the_best_or_the_mean_of_the_best_or_of_the_last(
     assert torch.equal(seen[-1]["output.weight"], finished.last["model"]["output.weight"]) == (ema_decay is None)
 
 
+def test_an_export_may_go_some_of_the_way_back_to_a_start(whole: Run, reverse_corpus: Corpus, tmp_path: Path) -> None:
+    other = finish(quick(tmp_path / "other", seed=5), reverse_corpus)
+    start = shutil.copytree(whole.config.run_directory, tmp_path / "start")
+    (start / "data").mkdir()  # what tells a run's directory
+    back = {"interpolation": {"start": str(start), "share": 0.25}}
+    config = Config.model_validate(other.config.model_dump() | {"export": other.config.export.model_dump() | back})
+    ends = [load_weights(run.config, reverse_corpus)[0].state_dict() for run in (other, whole)]
+    model, _ = load_weights(config, reverse_corpus)
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(tensor, 0.75 * ends[0][name] + 0.25 * ends[1][name])
+
+
 def test_the_mean_of_the_last_needs_some(whole: Run, reverse_corpus: Corpus) -> None:
     with pytest.raises(CheckpointError, match=r"is average_last, and .* has kept none: train with training\.keep_last"):
         load_weights(exported(whole.config, "average_last"), reverse_corpus)
