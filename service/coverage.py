@@ -21,7 +21,7 @@ from service.attention.words import Word
 from service.sentences import Span
 
 LEAST_WEIGHT = 0.25  # of one target token's: a word that gets more from any is looked at
-MOST_NATS = 2.5  # that a translation may become less likely without a word that it does not rest on
+MOST_NATS = 1.5  # that a translation may become less likely without a word that it does not rest on
 _NAME_BEGINS = 3  # letters: a capital behind the first of them is of a name (eBay, McDonald), later of a compound
 
 
