@@ -24,6 +24,7 @@ from service.engine.decoding import Decoding
 from service.engine.hypothesis import FinishReason, Hypothesis
 from service.engine.sentence import SentenceRequest, SentenceResult, likely_target_tokens
 from service.literals import Literal, added, literals, missing
+from service.names import respelled_names
 from service.negations import denies, negations
 from service.sentences import Span
 
@@ -34,6 +35,7 @@ _MOST_ROUNDS = 3  # "very, very, very" is none
 _NO_REPEAT = 4  # tokens, where a translation went round in circles
 _NO_SPACE = "("  # what stands behind it has none before it, and no piece is made of both
 _MOST_NATS = 10.0  # that a translation may be less likely for each fault less; those that read well cost 1 to 8
+_MOST_NATS_FOR_NAME = 3.0  # likewise for each name that keeps its letters; for more it is the other language's own form
 _MOST_NATS_FOR_WORD = 3.0  # likewise for each word that is translated after all; for more the word is wrong, mostly
 _MOST_DOUBTS = 8  # words of a sentence that are tested: what leaves out more is told all the same
 _LEAST_MEAN = -1.5  # nats a token of what takes the place of circles: below, it is letters at random
@@ -72,14 +74,18 @@ class Faults:
     circles: bool = False
     left_out: int = 0
     added: int = 0
+    respelled: int = 0
 
     def none_beyond(self, other: Faults) -> bool:
         """Has this no fault of any kind that the other has not, or not so often?"""
         return all(mine <= its for mine, its in zip(astuple(self), astuple(other), strict=True))
 
     @property
-    def count(self) -> int:
-        return self.empty + self.circles + self.left_out + self.added
+    def worth(self) -> float:
+        """How many nats less likely a translation without them may be."""
+        return (
+            _MOST_NATS * (self.empty + self.circles + self.left_out + self.added) + _MOST_NATS_FOR_NAME * self.respelled
+        )
 
 
 @dataclass(frozen=True)
@@ -132,6 +138,9 @@ class Attempt:
             wider = replace(wider, no_repeat_ngram=_NO_REPEAT)
         if faults.left_out or faults.added:
             wider = self._with_phrases(wider, self.kept)
+        elif faults.respelled:
+            names = [Literal(_span(word), word.text) for word in self._respelled(best)]
+            wider = self._with_phrases(wider, (*self.kept, *names))
         if faults.added:
             wider = replace(wider, suppressed_ids=wider.suppressed_ids | self._other_characters())
         return self._asked(wider, least_attention(self.bundle) if manifest.capabilities.prefix else self.attention)
@@ -147,7 +156,7 @@ class Attempt:
         found = []
         for other in second.hypotheses:
             its, mean = self.faults(other), float(other.log_probabilities.mean())
-            least = total - _MOST_NATS * (faults.count - its.count)
+            least = total - (faults.worth - its.worth)
             likely = float(other.log_probabilities.sum()) >= least
             instead = faults.circles and not its.circles and mean >= _LEAST_MEAN
             if its < faults and other.finish_reason is not FinishReason.LENGTH and (likely or instead):
@@ -330,7 +339,13 @@ class Attempt:
             circles=_rounds(hypothesis.target_ids) > most,
             left_out=len(missing(self.kept, written, self._writes)),
             added=added(self.text, written, self.bundle.is_foreign),
+            respelled=len(self._respelled(hypothesis)),
         )
+
+    def _respelled(self, hypothesis: Hypothesis) -> list[Word]:
+        """Names of the text that it changes a letter or two of."""
+        written = self.bundle.decode(hypothesis.target_ids)
+        return respelled_names(self._words, words_of(written.text, written.tokens))
 
     def _other_characters(self) -> frozenset[int]:
         """Bytes that begin characters such as the text has none of."""
