@@ -154,8 +154,12 @@ class Attempt:
         before = first.hypotheses[0]
         faults, total = self.faults(before), float(before.log_probabilities.sum())
         found = []
+        # Where there is something worse, names were not asked for, and do not count.
+        names_alone = faults == Faults(respelled=faults.respelled)
+        faults = faults if names_alone else replace(faults, respelled=0)
         for other in second.hypotheses:
             its, mean = self.faults(other), float(other.log_probabilities.mean())
+            its = its if names_alone else replace(its, respelled=0)
             least = total - (faults.worth - its.worth)
             likely = float(other.log_probabilities.sum()) >= least
             instead = faults.circles and not its.circles and mean >= _LEAST_MEAN

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from service import recovery
 from service.bundle.repository import Bundle, Repository
 from service.bundle.tokenizer import EOS_ID
 from service.engine.decoding import GREEDY, Decoding, Sampling
@@ -72,6 +73,31 @@ def test_numbers_in_words_are_kept_where_both_languages_are_known(
     assert kept_literals(between(["de", "pl"], ["en"]), text) == ()
     tried = attempt(between(["de"], ["en"]), text)
     assert tried.faults(result(keeper, "abc").hypotheses[0]).left_out == 1
+
+
+def test_a_name_is_asked_for_alone_and_taken_where_it_is_about_as_likely(
+    keeper: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if every translation with a c, which the text has not, had misspelled a name."""
+    monkeypatch.setattr(
+        recovery,
+        "respelled_names",
+        lambda source, written: source[:1] if any("c" in one.text for one in written) else [],
+    )
+    tried = attempt(keeper, "ab")
+    first = result(keeper, "ac", nats=-1.0)
+    again = tried.again(first)
+    assert again is not None
+    assert len(again.decoding.phrases) == 1
+    assert best(keeper, tried.better(first, result(keeper, "ab", nats=-1.9))) == "ab"
+    assert best(keeper, tried.better(first, result(keeper, "ab", nats=-2.1))) == "ac"  # three tokens: 3.3 nats
+    both = attempt(keeper, f"ab {PICTURE}")
+    lost = result(keeper, "ac", nats=-1.0)
+    again = both.again(lost)
+    assert again is not None
+    assert len(again.decoding.phrases) == 1  # the picture
+    with_picture = result(keeper, f"ac {PICTURE}", f"ab {PICTURE}", nats=-0.5)
+    assert best(keeper, both.better(lost, with_picture)) == f"ac {PICTURE}"  # the first of equals
 
 
 def test_a_model_that_keeps_nothing_is_asked_once(letters: Bundle) -> None:
