@@ -462,6 +462,8 @@ class Config(_Section):
                 raise ValueError(f"export.weights is {wanted}, and training.{key} is {kept}: keep 2 or more")
         if wanted == "start" and self.start_from is None:
             raise ValueError("export.weights is start, and there is no start_from")
+        if wanted == "start" and self.export.interpolation is not None:
+            raise ValueError("export.interpolation is between a run and a start, and export.weights is start")
         return self
 
     @model_validator(mode="after")

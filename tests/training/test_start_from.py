@@ -78,6 +78,12 @@ def test_a_start_that_is_none_cannot_be_exported(tmp_path: Path) -> None:
         tiny_config(tmp_path, export={"weights": "start"})
 
 
+def test_a_start_cannot_be_exported_between_itself_and_another(first: Config, tmp_path: Path) -> None:
+    between = {"start": str(first.run_directory), "share": 0.5}
+    with pytest.raises(ValueError, match=r"export.interpolation is between a run and a start"):
+        second(tmp_path, first, export={"weights": "start", "interpolation": between})
+
+
 def test_a_corpus_of_another_start_is_prepared_anew(first: Config, tmp_path: Path) -> None:
     config = second(tmp_path, first)
     prepare(config, ignore_progress)
