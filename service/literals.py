@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from service.clock import minutes, times_beside_hours
 from service.numerals import beginnings, numerals
 from service.sentences import Span
 
@@ -97,12 +98,14 @@ class Literal:
     """A part of a text, at ``span``. ``as_it_is``: it is written alike in every language. A number with marks between
     its digits (1,299.99 or 1.299,99) or with a currency is not: only its digits are looked for. Nor is the sign of an
     amount's currency or unit, which may stand elsewhere, or be its name. ``digits``: of a number in words, which may be
-    written in digits or in the words of the other language."""
+    written in digits or in the words of the other language. ``minute``: of a half day, for a time that is said by the
+    hour beside it ("half past seven"), which may be said in any way."""
 
     span: Span
     text: str
     as_it_is: bool = True
     digits: str = ""
+    minute: int | None = None
 
 
 def literals(text: str, is_foreign: IsForeign, language: str = "") -> tuple[Literal, ...]:
@@ -121,13 +124,28 @@ def literals(text: str, is_foreign: IsForeign, language: str = "") -> tuple[Lite
                 place = end
         found += _within(text, place, run.end(), is_foreign)
     found = list(_joined(text, found, is_foreign))
-    taken = {place for one in found for place in range(one.span.begin, one.span.end)}
-    found += [
-        Literal(one.span, one.span.of(text), as_it_is=False, digits=one.digits)
-        for one in numerals(text, language)
-        if one.tells and taken.isdisjoint(range(one.span.begin, one.span.end))
-    ]
+    found += _apart(
+        found,
+        (
+            Literal(one.span, one.span.of(text), as_it_is=False, minute=one.minute)
+            for one in times_beside_hours(text, language)
+        ),
+    )
+    found += _apart(
+        found,
+        (
+            Literal(one.span, one.span.of(text), as_it_is=False, digits=one.digits)
+            for one in numerals(text, language)
+            if one.tells
+        ),
+    )
     return tuple(sorted(found, key=lambda literal: literal.span.begin))
+
+
+def _apart(found: Iterable[Literal], others: Iterable[Literal]) -> list[Literal]:
+    """Those of ``others`` that share no character with what is found already."""
+    taken = {place for one in found for place in range(one.span.begin, one.span.end)}
+    return [one for one in others if taken.isdisjoint(range(one.span.begin, one.span.end))]
 
 
 def missing(wanted: Sequence[Literal], translation: str, language: str = "") -> tuple[Literal, ...]:
@@ -137,10 +155,15 @@ def missing(wanted: Sequence[Literal], translation: str, language: str = "") -> 
         return ()
     numbers, rest, lost = _numbers(translation, language), _folded(translation), list[Literal]()
     compounds: Counter[str] | None = None  # asked for where something seems to be missing
+    times = minutes(translation, language) if any(literal.minute is not None for literal in wanted) else Counter[int]()
     signs = _signs(rest, {_folded(literal.text) for literal in wanted} & _NAMES.keys())
     # What holds another is looked for first: the digits of a code or an address that is there are no number besides.
     for literal in sorted(wanted, key=lambda literal: (_is_number(literal), -len(literal.text))):
-        if _is_number(literal):
+        if literal.minute is not None:
+            if times[literal.minute] > 0:
+                times[literal.minute] -= 1
+                continue
+        elif _is_number(literal):
             forms = (literal.digits,) if literal.digits else _forms(literal.text)
             there = next((form for form in forms if numbers[form] > 0), None)
             if there is not None:

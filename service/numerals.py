@@ -63,7 +63,7 @@ class Numeral:
 def numerals(text: str, language: str) -> tuple[Numeral, ...]:
     """All of ``text`` in its order; none of a language that is not known. ``language``: a code, of which the first part
     counts ("de" of "de-AT")."""
-    code = _code(language)
+    code = code_of(language)
     if not code:
         return ()
     words = _words(text, code)
@@ -102,12 +102,12 @@ def _is_said_its_own_way(text: str, span: Span, digits: str) -> bool:
 
 def knows(language: str) -> bool:
     """Are the numbers of this language found?"""
-    return bool(_code(language))
+    return bool(code_of(language))
 
 
 def beginnings(text: str, language: str) -> Counter[str]:
     """The digits of numbers that words begin with: "20" of "zwanzigjährig", "100" of "Hundertmeterlauf"."""
-    code = _code(language)
+    code = code_of(language)
     found = Counter[str]()
     for word in _COMPOUND.findall(text.lower()) if code else ():
         for end in range(len(word) - 1, _LEAST_OF_COMPOUND - 1, -1):
@@ -119,7 +119,7 @@ def beginnings(text: str, language: str) -> Counter[str]:
     return found
 
 
-def _code(language: str) -> str:
+def code_of(language: str) -> str:
     code = language.partition("-")[0].lower()
     return code if code in _LANGUAGES else ""
 

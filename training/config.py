@@ -19,6 +19,7 @@ Positive = Annotated[int, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+PositiveShare = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
 class _Section(BaseModel):
@@ -58,6 +59,8 @@ class _TextFile(_Section):
         1  # how many times its pairs are trained on, in another form each where they are made into others
     )
     may_be_held_out: bool = True  # False: all of it is trained on, but for what is like a pair that is held out
+    share: PositiveShare = 1.0  # of its pairs, chosen by their hashes: as good as random, and the same in every run
+    hardest: PositiveShare = 1.0  # of those the share that costs ``corpus.judge`` the most nats a target token
 
 
 class TsvFile(_TextFile):
@@ -151,6 +154,18 @@ class FileCorpus(_Section):
     plain_marks: bool = False  # quotation marks of the training text, as ``export.reads_plainly`` has them read
     filters: FilterConfig = FilterConfig()  # of the training files, and of what is held out of them
     augment: AugmentConfig = AugmentConfig()
+    judge: Path | None = None  # a bundle, <model>/<version>, by which ``hardest`` of a file is chosen
+
+    @model_validator(mode="after")
+    def _check_judge(self) -> FileCorpus:
+        judged = any(entry.hardest < 1.0 for entry in self.training)
+        if judged != (self.judge is not None):
+            raise ValueError(
+                "a training file has `hardest`: name the bundle that judges it in corpus.judge"
+                if judged
+                else "judge: no training file has `hardest`, so that nothing is judged"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_parts(self) -> FileCorpus:

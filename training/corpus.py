@@ -35,6 +35,7 @@ from service.bundle.tokenizer import TokenizedText, Tokenizer
 from training.config import Config, CorpusConfig, FileCorpus, TaskCorpus, TokenizersConfig, TsvFile
 from training.errors import CorpusError
 from training.files import folder_to_replace, write_atomically
+from training.judging import Judge
 from training.start import StartBundle
 from training.tasks import TASKS, Example
 from training.text_files import SIDES as SIDES
@@ -275,6 +276,7 @@ def _hash_inputs(config: Config) -> dict[str, str]:
         for entry in (*corpus.training, *(corpus.validation or ()), *(corpus.test or ())):
             paths += [entry.tsv] if isinstance(entry, TsvFile) else [entry.source, entry.target]
         paths += [made.tsv for made in (corpus.augment.frames, corpus.augment.templates) if made is not None]
+        paths += [] if corpus.judge is None else [corpus.judge / MANIFEST_FILE]
     if config.start_from is not None:
         of_run = ("training.tsv", *(f"{side}.spm" for side in SIDES))
         paths += [config.start_from / MANIFEST_FILE, *(config.start_from / "data" / name for name in of_run)]
@@ -384,7 +386,8 @@ def _write_split_files(
     corpus: FileCorpus, languages: tuple[str, str] | None, directory: Path, progress: Progress
 ) -> None:
     report = Report()
-    for part, pairs in split_files(corpus, report, languages).items():
+    judge = None if corpus.judge is None else Judge(corpus.judge)
+    for part, pairs in split_files(corpus, report, languages, judge).items():
         report.kept[part] = _write_tsv(directory / f"{part}.tsv", pairs)
     for line in report.summary():
         progress(line)

@@ -6,12 +6,13 @@ has the model and not the run that made it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from service.bundle.errors import BundleError
 from service.bundle.manifest import MANIFEST_FILE, TokenizerEntry
@@ -20,6 +21,7 @@ from service.bundle.tokenizer import Tokenizer
 from training.checkpoint import check_start
 from training.config import TokenizersConfig
 from training.errors import CheckpointError, CorpusError
+from training.widening import widened
 
 
 class StartBundle:
@@ -80,3 +82,14 @@ class StartBundle:
         return {
             name: tensor.to(torch.float32) if tensor.is_floating_point() else tensor for name, tensor in stored.items()
         }
+
+
+def load_stored(model: nn.Module, stored: Mapping[str, Tensor], label: str) -> None:
+    """Take the weights of a bundle's file: tied ones are stored once, by the first of their names, and feed-forward
+    networks may be narrower. Raises CheckpointError where any are missing, or of another model."""
+    there = {tensor.data_ptr() for name, tensor in model.state_dict().items() if name in stored}
+    missing = [name for name, tensor in model.state_dict().items() if tensor.data_ptr() not in there]
+    unknown = sorted(stored.keys() - model.state_dict().keys())
+    if missing or unknown:
+        raise CheckpointError(f"{label} has not the weights {', '.join([*missing, *unknown])} of this model")
+    model.load_state_dict(widened(stored, model), strict=False)

@@ -12,15 +12,19 @@ from __future__ import annotations
 import gzip
 import hashlib
 import itertools
+import math
 import re
 import unicodedata
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from service.bundle.reading import plain_marks, with_spaced_marks
 from training.augmentation import augmented, is_frame
@@ -62,13 +66,20 @@ def normalize(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
+class Judging(Protocol):
+    """``training.judging.Judge``, which needs a model."""
+
+    def costs(self, pairs: Sequence[Example]) -> npt.NDArray[np.float64]:
+        """Nats a target token of each pair: (pairs,)."""
+
+
 def split_files(
-    corpus: FileCorpus, report: Report, languages: tuple[str, str] | None = None
+    corpus: FileCorpus, report: Report, languages: tuple[str, str] | None = None, judge: Judging | None = None
 ) -> dict[str, Iterator[Example]]:
     """The pairs of "training", "validation" and "test", clean; the parts are read one after the other.
 
-    ``languages``: source and target, where there is one of each. Raises CorpusError for a file that cannot be read,
-    pair files of unequal length, or a part without any pair.
+    ``languages``: source and target, where there is one of each. ``judge``: for files with ``hardest``. Raises
+    CorpusError for a file that cannot be read, pair files of unequal length, or a part without any pair.
     """
     held = _read_held_out(corpus, report) if corpus.held_out is None else _hold_out(corpus)
     seen = tuple({group_key(getattr(pair, side)) for pairs in held.values() for pair in pairs} for side in SIDES)
@@ -82,6 +93,10 @@ def split_files(
         known = duplicates if entry.repeat == 1 else set()  # what is to be read often may be in another file too
         clean = _clean(_read([entry], report), corpus.filters, report, corpus.lower_case, known)
         own: Iterable[Example] = without(clean, seen, report, "held out, or like one that is")
+        if entry.share < 1.0:
+            own = _share(own, entry.share, report)
+        if entry.hardest < 1.0:
+            own = _hardest(own, entry.hardest, judge, report)
         if entry.repeat > 1:  # few enough to be held
             own = list(own) * entry.repeat
         made = augmented(own, corpus.augment, languages, frames, templates)
@@ -89,6 +104,25 @@ def split_files(
 
     training = itertools.chain.from_iterable(map(of_file, corpus.training))
     return {"training": training, **{name: iter(pairs) for name, pairs in held.items()}}
+
+
+def _share(pairs: Iterable[Example], share: float, report: Report) -> Iterator[Example]:
+    for pair in pairs:
+        if _hash(f"{pair.source}\t{pair.target}") < share * 2**64:
+            yield pair
+        else:
+            report.refused["beyond its file's share"] += 1
+
+
+def _hardest(pairs: Iterable[Example], share: float, judge: Judging | None, report: Report) -> list[Example]:
+    """The share that costs ``judge`` the most, rounded up, in their order; of equal ones the first."""
+    if judge is None:
+        raise ValueError("a file with `hardest` needs a judge")
+    held = list(pairs)  # few enough
+    count = math.ceil(share * len(held))
+    chosen = set(np.argsort(-judge.costs(held), kind="stable")[:count].tolist())
+    report.refused["easier than others of its file"] += len(held) - count
+    return [pair for place, pair in enumerate(held) if place in chosen]
 
 
 def _read_frames(corpus: FileCorpus) -> list[Example]:

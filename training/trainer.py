@@ -42,7 +42,7 @@ from training.models.interface import NOT_JUDGED, TranslationModel
 from training.objective import Objective
 from training.schedules import learning_rate
 from training.selection import Selection, Validation
-from training.start import StartBundle
+from training.start import StartBundle, load_stored
 from training.subwords import SubwordSampler
 from training.validation import Sample, score, translate_validation, validate
 from training.widening import widened
@@ -380,16 +380,7 @@ def _start_from(model: TranslationModel, start: Path, model_config: dict[str, An
         weights = checkpoint.load_start(start / "best.pt", model_config, corpus.start_hashes)
         model.load_state_dict(widened(weights, model))
         return
-    stored = bundle.weights(model_config, corpus.start_hashes)
-    there = {tensor.data_ptr() for name, tensor in model.state_dict().items() if name in stored}
-    missing = [name for name, tensor in model.state_dict().items() if tensor.data_ptr() not in there]
-    unknown = sorted(stored.keys() - model.state_dict().keys())
-    if missing or unknown:
-        raise CheckpointError(
-            f"start_from: {start} has not the weights {', '.join([*missing, *unknown])} of this model"
-        )
-    # Tied weights are stored once: what is missing is one of them.
-    model.load_state_dict(widened(stored, model), strict=False)
+    load_stored(model, bundle.weights(model_config, corpus.start_hashes), f"start_from: {start}")
 
 
 def load_weights(config: Config, corpus: Corpus) -> tuple[TranslationModel, list[int]]:

@@ -8,10 +8,12 @@ import random
 import shutil
 import unicodedata
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
@@ -21,6 +23,7 @@ from tests.training.conftest import ignore_progress, tiny_values
 from training.config import Config, FileCorpus
 from training.corpus import Corpus, prepare
 from training.errors import CorpusError
+from training.tasks import Example
 from training.text_files import Report, group_key, normalize, split_files
 
 SIDES = ("source", "target")
@@ -166,6 +169,43 @@ def test_a_repeated_file_is_read_as_often_whatever_others_have(tmp_path: Path) -
     own = tsv(tmp_path / "own.tsv", [("hallo", "hello"), ("moin", "hello"), ("moin", "hello")]) | {"repeat": 3}
     counts = Counter(training_of(tmp_path, plain, own))
     assert counts == {("hallo", "hello"): 4, ("ja", "yes"): 1, ("moin", "hello"): 3}
+
+
+def test_a_share_of_a_file_is_chosen_by_what_it_says(tmp_path: Path) -> None:
+    """The same pairs wherever they stand, about as many as were asked for, and a larger share holds a smaller one."""
+    pairs = numbered(1000)
+    few, report = read(corpus_of(tmp_path, tsv(tmp_path / "a.tsv", pairs) | {"share": 0.3}))
+    assert 240 < len(few["training"]) < 360
+    assert report.refused == {"beyond its file's share": 1000 - len(few["training"])}
+    turned = training_of(tmp_path, tsv(tmp_path / "b.tsv", pairs[::-1]) | {"share": 0.3})
+    assert turned == few["training"][::-1]
+    assert set(few["training"]) < set(training_of(tmp_path, tsv(tmp_path / "a.tsv", pairs) | {"share": 0.6}))
+
+
+class Longest:
+    """A judge to whom the longest source is the hardest."""
+
+    def costs(self, pairs: Sequence[Example]) -> npt.NDArray[np.float64]:
+        return np.array([float(len(pair.source)) for pair in pairs])
+
+
+def test_the_hardest_pairs_of_a_file_are_read_and_no_others(tmp_path: Path) -> None:
+    pairs = [("aa", "1"), ("a", "2"), ("aaa", "3"), ("bb", "4"), ("b", "5")]
+    judged = tsv(tmp_path / "judged.tsv", pairs) | {"hardest": 0.5, "repeat": 2}
+    corpus = corpus_of(tmp_path, tsv(tmp_path / "plain.tsv", [("c", "6")]), judged, judge=tmp_path)
+    report = Report()
+    training = split_files(corpus, report, judge=Longest())["training"]
+    found = Counter((pair.source, pair.target) for pair in training)
+    assert found == {("c", "6"): 1, ("aa", "1"): 2, ("aaa", "3"): 2, ("bb", "4"): 2}
+    assert report.refused == {"easier than others of its file": 2}
+
+
+def test_a_judge_and_what_it_judges_are_named_together(tmp_path: Path) -> None:
+    plain = tsv(tmp_path / "plain.tsv", numbered(3))
+    with pytest.raises(ValueError, match=r"name the bundle that judges it in corpus\.judge"):
+        corpus_of(tmp_path, plain | {"hardest": 0.5})
+    with pytest.raises(ValueError, match="judge: no training file has `hardest`"):
+        corpus_of(tmp_path, plain, judge=tmp_path)
 
 
 def test_pairs_of_two_files_are_not_joined(tmp_path: Path) -> None:

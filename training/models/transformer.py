@@ -412,5 +412,6 @@ def rotated(tensor: Tensor, by: Rotation) -> Tensor:
     if by.quarter is None:
         turned = torch.stack([-laid[..., 1::2], laid[..., ::2]], dim=-1).flatten(-2)
     else:
-        turned = laid @ by.quarter.to(tensor.dtype)
+        # As one matrix: with the rows of a packed projection apart, PyTorch would copy `quarter` once for each of them.
+        turned = (laid.reshape(-1, laid.shape[-1]) @ by.quarter.to(tensor.dtype)).view(laid.shape)
     return torch.addcmul(laid * cos, turned, sin).transpose(1, 2)
