@@ -57,10 +57,11 @@ def _print_table(bundle: Bundle, texts: list[str], marked: set[str]) -> None:
     print(f"| {source} | {target} | told to be left out, perhaps |\n|---|---|---|")
     found = translations(bundle, texts)
     kept = [kept_literals(bundle, text) for text in texts]
-    lost = sum(len(missing(wanted, one.text, target)) for wanted, one in zip(kept, found, strict=True))
-    print(f"{bundle.label}: {lost} of {sum(map(len, kept))} to be kept are left out", file=sys.stderr)
-    for text, translation in zip(texts, found, strict=True):
-        shown = [part.replace("|", "\\|") for part in (text, translation.text, ", ".join(translation.left_out))]
+    lost = [missing(wanted, one.text, target) for wanted, one in zip(kept, found, strict=True)]
+    print(f"{bundle.label}: {sum(map(len, lost))} of {sum(map(len, kept))} to be kept are left out", file=sys.stderr)
+    for text, translation, literals in zip(texts, found, lost, strict=True):
+        told = ", ".join([*translation.left_out, *(literal.text for literal in literals)])
+        shown = [part.replace("|", "\\|") for part in (text, translation.text, told)]
         print(f"| {shown[0]}{' *' if text in marked else ''} | {shown[1]} | {shown[2]} |")
 
 
