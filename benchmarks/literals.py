@@ -24,7 +24,7 @@ def main() -> None:
     files = [Path(name) for name in sys.argv[1:]] or [ROOT / "training" / "texts" / f"{name}.de-en.tsv" for name in OWN]
     models = Repository(ROOT / "exported")
     bundle = models.load("tatoeba-de-en", max(models.versions()["tatoeba-de-en"]))
-    texts = having = found = 0
+    texts = having = found = times = 0
     lost = []
     for path in files:
         lines = (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8")
@@ -34,8 +34,10 @@ def main() -> None:
                 for text, translation, reads, writes in ((one, other, "de", "en"), (other, one, "en", "de")):
                     wanted = literals(text, bundle.is_foreign, reads)
                     texts, having, found = texts + 1, having + bool(wanted), found + len(wanted)
+                    times += sum(literal.minute is not None for literal in wanted)
                     lost += [(literal.text, text, translation) for literal in missing(wanted, translation, writes)]
-    print(f"{texts} texts, {having} with something to keep, {found} literals, {len(lost)} not in the translation")
+    print(f"{texts} texts, {having} with something to keep: {found}, of which {times} times of day")
+    print(f"{len(lost)} not in the translation")
     for literal, text, translation in lost[:_SHOWN]:
         print(f"  {literal!r}: {text} | {translation}")
 

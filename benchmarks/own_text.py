@@ -1,9 +1,11 @@
-"""How much of what it was trained on a shipped model writes: BLEU of some pairs of every file of training/texts.
+"""How much of the text that was written for them the shipped models write: BLEU of some pairs of each file of
+training/texts that has sentences.
 
     python -m benchmarks.own_text [PAIRS] [MODELS]
 
-That is no test, but says what more training on the same text would still bring. The pairs are the same in every run,
-chosen by a seed; models as they are served, with their default search.
+That is no test of a model that was trained on it (which files a version read, its config says), but tells what more
+training on the same text would still bring. The pairs are the same in every run, chosen by a seed; models as they are
+served, with their default search.
 """
 
 from __future__ import annotations

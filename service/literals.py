@@ -155,13 +155,14 @@ def missing(wanted: Sequence[Literal], translation: str, language: str = "") -> 
         return ()
     numbers, rest, lost = _numbers(translation, language), _folded(translation), list[Literal]()
     compounds: Counter[str] | None = None  # asked for where something seems to be missing
-    times = minutes(translation, language) if any(literal.minute is not None for literal in wanted) else Counter[int]()
+    times = (
+        minutes(translation, language) if any(literal.minute is not None for literal in wanted) else frozenset[int]()
+    )
     signs = _signs(rest, {_folded(literal.text) for literal in wanted} & _NAMES.keys())
     # What holds another is looked for first: the digits of a code or an address that is there are no number besides.
     for literal in sorted(wanted, key=lambda literal: (_is_number(literal), -len(literal.text))):
         if literal.minute is not None:
-            if times[literal.minute] > 0:
-                times[literal.minute] -= 1
+            if literal.minute in times:  # once for all: whoever says it twice may mean it once
                 continue
         elif _is_number(literal):
             forms = (literal.digits,) if literal.digits else _forms(literal.text)

@@ -47,11 +47,12 @@ _HUNDREDS = frozenset(("hundred", "thousand", "million", "billion"))
 @dataclass(frozen=True)
 class Numeral:
     """A number in words, at ``span`` of a text. ``digits``: "120" for "one hundred and twenty", "1984" for "nineteen
-    eighty-four". ``cardinal``: a whole number, and none that each language says its own way."""
+    eighty-four". ``cardinal``: a whole number, and none that each language says its own way. ``ordinal``: "zehnter"."""
 
     span: Span
     digits: str
     cardinal: bool
+    ordinal: bool = False
 
     @property
     def tells(self) -> bool:
@@ -74,7 +75,7 @@ def numerals(text: str, language: str) -> tuple[Numeral, ...]:
         if not digits:
             continue
         whole = not found.is_ordinal and found.text.isdecimal() and digits[0] != "0"
-        number = Numeral(span, digits, whole and not _is_said_its_own_way(text, span, digits))
+        number = Numeral(span, digits, whole and not _is_said_its_own_way(text, span, digits), found.is_ordinal)
         beside = numbers and not text[numbers[-1].span.end : span.begin].strip(_BETWEEN)
         numbers += _together(text, numbers.pop(), number) if beside else [number]
     return tuple(numbers)

@@ -158,6 +158,10 @@ class FileCorpus(_Section):
 
     @model_validator(mode="after")
     def _check_judge(self) -> FileCorpus:
+        made = (self.augment.frames, self.augment.templates)
+        whole = [*(self.validation or ()), *(self.test or ()), *(file for file in made if file is not None)]
+        if any(entry.share < 1.0 or entry.hardest < 1.0 for entry in whole):
+            raise ValueError("share and hardest are of training files: a file for anything else is read whole")
         judged = any(entry.hardest < 1.0 for entry in self.training)
         if judged != (self.judge is not None):
             raise ValueError(

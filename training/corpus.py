@@ -386,7 +386,7 @@ def _write_split_files(
     corpus: FileCorpus, languages: tuple[str, str] | None, directory: Path, progress: Progress
 ) -> None:
     report = Report()
-    judge = None if corpus.judge is None else Judge(corpus.judge)
+    judge = None if corpus.judge is None else Judge(corpus.judge, languages)
     for part, pairs in split_files(corpus, report, languages, judge).items():
         report.kept[part] = _write_tsv(directory / f"{part}.tsv", pairs)
     for line in report.summary():

@@ -26,7 +26,7 @@ from service.bundle.reading import plain_marks, with_spaced_marks
 from service.bundle.repository import load_bundle
 from service.bundle.tokenizer import BOS_ID, PAD_ID
 from training.config import ModelConfig
-from training.errors import CorpusError
+from training.errors import CheckpointError, CorpusError
 from training.models import build
 from training.models.interface import NOT_JUDGED, Inputs
 from training.start import load_stored
@@ -48,19 +48,28 @@ class _Pair(NamedTuple):
 class Judge:
     """A bundle's model, in bfloat16, as the judge of sentence pairs."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises CorpusError where ``path`` is no whole bundle, or does not tell how its model was made."""
+    def __init__(self, path: Path, languages: tuple[str, str] | None) -> None:
+        """``languages``: source and target of the pairs. Raises CorpusError where ``path`` is no whole bundle, is of
+        other languages, or does not tell how its model was made."""
         try:
             self._bundle = load_bundle(path)
-            settings = _MODEL.validate_python(self._bundle.manifest.provenance.config.get("model"))
+            manifest = self._bundle.manifest
+            settings = _MODEL.validate_python(manifest.provenance.config.get("model"))
         except BundleError as error:
             raise CorpusError(f"corpus.judge: {error}") from error
         except ValidationError as error:
             raise CorpusError(f"corpus.judge: {path} does not tell its model's settings: name another") from error
+        reads, writes = manifest.source_languages, manifest.target_languages
+        if languages is None or (tuple(reads), tuple(writes)) != ((languages[0],), (languages[1],)):
+            wanted = "several languages" if languages is None else " to ".join(languages)
+            raise CorpusError(f"corpus.judge: {path} is of {reads} to {writes}, and the text of {wanted}: name another")
         vocabularies = (self._bundle.source_tokenizer, self._bundle.target_tokenizer)
         self._model = build(settings, *(tokenizer.vocabulary_size for tokenizer in vocabularies)).eval()
         stored = load_file(self._bundle.path(self._bundle.manifest.weights))
-        load_stored(self._model, stored, f"corpus.judge: {path}")
+        try:
+            load_stored(self._model, stored, f"corpus.judge: {path}")
+        except CheckpointError as error:
+            raise CorpusError(str(error)) from error
 
     def costs(self, pairs: Sequence[Example]) -> npt.NDArray[np.float64]:
         """Of each pair the cross-entropy of its target, in nats a token: (pairs,)."""

@@ -90,11 +90,11 @@ def split_files(
 
     def of_file(entry: TsvFile | PairFiles) -> Iterator[Example]:
         """What is made of a file's pairs is made of its own: another's may be in other languages."""
-        known = duplicates if entry.repeat == 1 else set()  # what is to be read often may be in another file too
-        clean = _clean(_read([entry], report), corpus.filters, report, corpus.lower_case, known)
+        # What is to be read often may be in another file too; what is judged may be left out of this one.
+        known = duplicates if entry.repeat == 1 and entry.hardest == 1.0 else set()
+        read = _share(_read([entry], report), entry.share, report)
+        clean = _clean(read, corpus.filters, report, corpus.lower_case, known)
         own: Iterable[Example] = without(clean, seen, report, "held out, or like one that is")
-        if entry.share < 1.0:
-            own = _share(own, entry.share, report)
         if entry.hardest < 1.0:
             own = _hardest(own, entry.hardest, judge, report)
         if entry.repeat > 1:  # few enough to be held
@@ -108,7 +108,7 @@ def split_files(
 
 def _share(pairs: Iterable[Example], share: float, report: Report) -> Iterator[Example]:
     for pair in pairs:
-        if _hash(f"{pair.source}\t{pair.target}") < share * 2**64:
+        if share == 1.0 or _hash(f"{normalize(pair.source)}\t{normalize(pair.target)}") < share * 2**64:
             yield pair
         else:
             report.refused["beyond its file's share"] += 1

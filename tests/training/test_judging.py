@@ -14,11 +14,12 @@ from training.judging import Judge
 from training.tasks import TASKS, Example
 
 BUNDLE = EXPORTED / "reverse-transformer" / "1"
+LANGUAGES = ("x-numbers", "x-reversed")
 
 
 @pytest.fixture(scope="module")
 def judge() -> Judge:
-    return Judge(BUNDLE)
+    return Judge(BUNDLE, LANGUAGES)
 
 
 def right_and_wrong(count: int) -> tuple[list[Example], list[Example]]:
@@ -50,11 +51,17 @@ def test_no_pairs_cost_nothing(judge: Judge) -> None:
 
 def test_a_folder_that_is_no_bundle_cannot_judge(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"corpus\.judge"):
-        Judge(tmp_path)
+        Judge(tmp_path, LANGUAGES)
 
 
 def test_a_bundle_that_does_not_tell_its_model_cannot_judge(tmp_path: Path) -> None:
     shutil.copytree(BUNDLE, tmp_path / "reverse-transformer" / "1")
     edit_manifest(tmp_path / "reverse-transformer" / "1", lambda values: values["provenance"].update(config={}))
     with pytest.raises(CorpusError, match="does not tell its model's settings"):
-        Judge(tmp_path / "reverse-transformer" / "1")
+        Judge(tmp_path / "reverse-transformer" / "1", LANGUAGES)
+
+
+@pytest.mark.parametrize("languages", [("de", "en"), None])
+def test_a_bundle_of_other_languages_cannot_judge(languages: tuple[str, str] | None) -> None:
+    with pytest.raises(CorpusError, match=r"corpus\.judge: .* is of .* name another"):
+        Judge(BUNDLE, languages)

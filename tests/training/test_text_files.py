@@ -200,6 +200,20 @@ def test_the_hardest_pairs_of_a_file_are_read_and_no_others(tmp_path: Path) -> N
     assert report.refused == {"easier than others of its file": 2}
 
 
+def test_what_is_left_out_of_one_file_may_be_read_from_another(tmp_path: Path) -> None:
+    pairs = numbered(200)
+    part, judged = tsv(tmp_path / "part.tsv", pairs) | {"share": 0.3}, tsv(tmp_path / "judged.tsv", pairs)
+    assert len(training_of(tmp_path, part, tsv(tmp_path / "whole.tsv", pairs))) == 200
+    corpus = corpus_of(tmp_path, judged | {"hardest": 0.3}, tsv(tmp_path / "whole.tsv", pairs), judge=tmp_path)
+    assert len(list(split_files(corpus, Report(), judge=Longest())["training"])) == 260
+
+
+def test_a_file_that_is_read_whole_has_no_share(tmp_path: Path) -> None:
+    plain = tsv(tmp_path / "plain.tsv", numbered(3))
+    with pytest.raises(ValueError, match="share and hardest are of training files"):
+        corpus_of(tmp_path, plain, validation=[plain | {"share": 0.5}], test=[plain])
+
+
 def test_a_judge_and_what_it_judges_are_named_together(tmp_path: Path) -> None:
     plain = tsv(tmp_path / "plain.tsv", numbered(3))
     with pytest.raises(ValueError, match=r"name the bundle that judges it in corpus\.judge"):
