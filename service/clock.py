@@ -74,11 +74,12 @@ _TOLD = {
         r"(?=\b(?P<part>half)(?:[ -]past)? (?P<part_of>\d{1,2})\b)"
     ),
 }
-_PARTS = {"halb": -30, "viertel": -45, "half": 30}  # three quarters of an hour are 15 minutes to the next
+_HALF = {"de": -30, "en": 30}  # minutes: "halb acht" is before eight, "half past seven" behind seven
+_PARTS = {"halb": _HALF["de"], "viertel": -45, "half": _HALF["en"]}  # three quarters are 15 minutes to the hour
 _IN_FULL = re.compile(r"(?<!\d)(\d{1,2})(?:[:.h-]| uhr | uhr und | oh | )?([0-5]?\d)(?!\d|[.,:]\d)")
 _SINCE = frozenset(("nach", "past", "after"))
 _TWELVE = re.compile(r"\b(?:noon|midnight|mitternacht|mittag)\b")
-_ARTICLE = re.compile(r"ein(?:e|en|em|er|es)?", re.IGNORECASE)
+_ARTICLE = re.compile(r"ein(?:e|en|em|er|es)?\b(?!\s*uhr\b)", re.IGNORECASE)  # "ein Uhr dreißig" has none
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def minutes(text: str, language: str) -> frozenset[int]:
             found.add(60 * int(told["part_of"]) + _PARTS.get(told["part"], -15))
             continue
         away, hour = (15, told["hour_of"]) if told["quarter"] else (int(told["minutes"]), told["hour"])
-        half = 0 if not told["half"] else _PARTS["halb" if code == "de" else "half"]
+        half = _HALF[code] if told["half"] else 0
         side = told["of"] if told["quarter"] else told["side"]
         found.add(60 * int(hour) + half + (away if side in _SINCE else -away))
     return frozenset(minute % _HALF_DAY for minute in found)
@@ -125,10 +126,8 @@ class _Reading:
         parts, places, ends, end = list[str](), list[int](), dict[int, int](), 0
         for number in numerals(original, language):
             begin, stop = number.span.begin, number.span.end
-            article = _ARTICLE.fullmatch(original, begin, stop) and not original[stop:].lstrip().lower().startswith(
-                "uhr"
-            )
-            if number.ordinal or article:
+            article = _ARTICLE.match(original, begin)
+            if number.ordinal or (article and article.end() == stop):
                 continue
             parts += [original[end:begin], number.digits]
             places += [*range(end, begin), *[begin] * len(number.digits)]
@@ -166,7 +165,7 @@ def _minute(found: re.Match[str], code: str) -> int | None:
     hour = int(parts["hour"] or parts["hour_of_half"])
     if not 1 <= hour <= 12:
         return None
-    half = _PARTS["halb" if code == "de" else "half"] if parts["only_half"] or parts.get("half") else 0
+    half = _HALF[code] if parts["only_half"] or parts.get("half") else 0
     away = 15 if parts["quarter"] else int(parts["minutes"] or 0)
     return (60 * hour + half + (away if parts["side"] in _SINCE else -away)) % _HALF_DAY
 
