@@ -428,6 +428,16 @@ class Interpolation(_Section):
     share: Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
+class StartInterpolation(_Section):
+    """Weights on the line through those of `start_from` and those ``between``, of which it takes a ``share``. A negative
+    share goes on, away from them: what was exported a part of the way back to ``between`` is had again as it was trained
+    (with their rounding as many times larger; Ilharco et al. 2023, https://arxiv.org/abs/2212.04089, calls it a scaled
+    task vector)."""
+
+    between: Path  # a run's directory or a bundle's
+    share: Annotated[float, Field(ge=-4.0, lt=1.0)]
+
+
 class ExportConfig(_Section):
     """What goes into the bundle beside the weights. A golden sentence that is a list is a document, its last sentence
     the one to translate."""
@@ -457,6 +467,7 @@ class Config(_Section):
     version: Positive = 1
     run_directory: Path
     start_from: Path | None = None  # another run's directory, or a bundle's, whose tokenizers and weights it takes
+    start_interpolation: StartInterpolation | None = None  # or weights between those and others, or past them
     languages: Languages
     corpus: CorpusConfig
     tokenizers: TokenizersConfig
@@ -481,6 +492,8 @@ class Config(_Section):
                 raise ValueError(f"export.weights is {wanted}, and training.{key} is {kept}: keep 2 or more")
         if wanted == "start" and self.start_from is None:
             raise ValueError("export.weights is start, and there is no start_from")
+        if self.start_interpolation is not None and self.start_from is None:
+            raise ValueError("start_interpolation is between start_from and another, and there is no start_from")
         if wanted == "start" and self.export.interpolation is not None:
             raise ValueError("export.interpolation is between a run and a start, and export.weights is start")
         return self

@@ -116,7 +116,7 @@ class Trainer:
             self._restore()
         else:
             if config.start_from is not None:
-                _start_from(self.model, config.start_from, config.model.model_dump(), corpus)
+                _begin(self.model, config, config.start_from, corpus)
             if self._processes.count > 1:  # the same start everywhere, then dropout of its own in each process
                 torch.manual_seed(settings.seed + self._processes.rank)
 
@@ -373,6 +373,18 @@ class Trainer:
                 signal.signal(number, before[number])
 
 
+def _begin(model: TranslationModel, config: Config, start_from: Path, corpus: Corpus) -> None:
+    """The weights that training begins with: those of ``start_from``, or on the line through them and others."""
+    model_config = config.model.model_dump()
+    line, start = config.start_interpolation, None
+    if line is not None:
+        _start_from(model, line.between, model_config, corpus)
+        start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    _start_from(model, start_from, model_config, corpus)
+    if line is not None and start is not None:
+        model.load_state_dict(interpolated(model.state_dict(), start, line.share))
+
+
 def _start_from(model: TranslationModel, start: Path, model_config: dict[str, Any], corpus: Corpus) -> None:
     """A run's best weights or a bundle's. Raises CheckpointError for those of another model; its dropout may be
     another, and its feed-forward networks narrower."""
@@ -392,7 +404,7 @@ def load_weights(config: Config, corpus: Corpus) -> tuple[TranslationModel, list
     directory, model_config = config.run_directory, config.model.model_dump()
     if config.export.weights == "start" and config.start_from is not None:
         model = build_model(config, corpus)
-        _start_from(model, config.start_from, model_config, corpus)
+        _begin(model, config, config.start_from, corpus)
         return model.eval(), [0]
     paths = [directory / "best.pt"]
     if config.export.weights != "best":

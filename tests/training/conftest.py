@@ -52,7 +52,7 @@ def tiny_values(run_directory: Path, **changes: Mapping[str, Any] | str) -> dict
     """What the YAML file of a tiny run says; ``changes`` replaces keys, or keys within a section."""
     values = TINY | {"run_directory": str(run_directory)}
     for section, change in changes.items():
-        values[section] = values[section] | change if isinstance(change, Mapping) else change
+        values[section] = values.get(section, {}) | change if isinstance(change, Mapping) else change
     return values
 
 

@@ -114,7 +114,7 @@ def test_every_shipped_config_is_there() -> None:
         "multi30k-en-fr",
         "tatoeba-many",
     }
-    versions = (2, 3, "4-begin", 4, "5-begin", 5, 6, "7-begin", 7, "8-begin", "8-middle", 8, 9)
+    versions = (2, 3, "4-begin", 4, "5-begin", 5, 6, "7-begin", 7, "8-begin", "8-middle", 8, 9, 10)
     names |= {f"tatoeba-{pair}-v{version}" for pair in ("de-en", "en-de") for version in versions}
     names |= {f"tatoeba-{pair}" for pair in ("fr-en", "en-fr", "es-en", "en-es")}
     assert {path.stem for path in SHIPPED} == names

@@ -73,6 +73,27 @@ def test_the_start_is_exported_as_it_is_and_nothing_need_be_trained(first: Confi
         assert torch.equal(found, best[name]), name
 
 
+@pytest.mark.parametrize("share", [0.25, 0.0, -2.0])
+def test_it_may_begin_between_the_start_and_another_or_past_it(first: Config, tmp_path: Path, share: float) -> None:
+    other = tiny_config(tmp_path / "other", training={"updates": 3, "seed": 8})
+    assert trainer(other, prepare(other, ignore_progress)).train()
+    line = {"between": str(other.run_directory), "share": share}
+    config = second(tmp_path, first, start_interpolation=line)
+    corpus = prepare(config, ignore_progress)
+    ends = [torch.load(run.run_directory / "best.pt", weights_only=True)["model"] for run in (first, other)]
+    begun = trainer(config, corpus).model.state_dict()
+    for name, tensor in begun.items():
+        torch.testing.assert_close(tensor, (1 - share) * ends[0][name] + share * ends[1][name])
+    as_start = config.model_copy(update={"export": config.export.model_copy(update={"weights": "start"})})
+    exported = load_weights(as_start, corpus)[0].state_dict()
+    assert all(torch.equal(exported[name], begun[name]) for name in begun)
+
+
+def test_what_is_between_a_start_and_another_needs_a_start(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"start_interpolation is between .* and there is no start_from"):
+        tiny_config(tmp_path, start_interpolation={"between": "runs/other", "share": 0.5})
+
+
 def test_a_start_that_is_none_cannot_be_exported(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"export.weights is start, and there is no start_from"):
         tiny_config(tmp_path, export={"weights": "start"})
