@@ -429,10 +429,12 @@ class Interpolation(_Section):
 
 
 class StartInterpolation(_Section):
-    """Weights on the line through those of `start_from` and those ``between``, of which it takes a ``share``. A negative
-    share goes on, away from them: what was exported a part of the way back to ``between`` is had again as it was trained
-    (with their rounding as many times larger; Ilharco et al. 2023, https://arxiv.org/abs/2212.04089, calls it a scaled
-    task vector)."""
+    """Weights on the line through those of `start_from` and those ``between``, of which it takes a ``share``.
+
+    A negative share goes on, away from them: what was exported a part of the way back to ``between`` is had again as it
+    was trained, with its rounding as many times larger (Ilharco et al. 2023, "Editing models with task arithmetic",
+    https://arxiv.org/abs/2212.04089, section 3).
+    """
 
     between: Path  # a run's directory or a bundle's
     share: Annotated[float, Field(ge=-4.0, lt=1.0)]
