@@ -29,6 +29,7 @@ from training.config import ModelConfig
 from training.errors import CheckpointError, CorpusError
 from training.models import build
 from training.models.interface import NOT_JUDGED, Inputs
+from training.models.precision import cpu_computes_bfloat16
 from training.start import load_stored
 from training.tasks import Example
 
@@ -46,7 +47,7 @@ class _Pair(NamedTuple):
 
 
 class Judge:
-    """A bundle's model, in bfloat16, as the judge of sentence pairs."""
+    """A bundle's model, in bfloat16 where the processor computes it, as the judge of sentence pairs."""
 
     def __init__(self, path: Path, languages: tuple[str, str] | None) -> None:
         """``languages``: source and target of the pairs. Raises CorpusError where ``path`` is no whole bundle, is of
@@ -102,7 +103,7 @@ class Judge:
         lengths = torch.tensor([len(source) for source in sources], dtype=torch.int32)
         wanted = self._model.judged_targets(target_ids)
         judged = wanted != NOT_JUDGED
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=cpu_computes_bfloat16()):
             logits = self._model.judged_logits(Inputs(source_ids, lengths, inputs, None), judged)
         of_tokens = torch.zeros(judged.shape)
         of_tokens[judged] = functional.cross_entropy(logits.float(), wanted[judged], reduction="none")

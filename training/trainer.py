@@ -39,6 +39,7 @@ from training.guided_alignment import TrainingLinks
 from training.journal import Journal, Update
 from training.models import build
 from training.models.interface import NOT_JUDGED, TranslationModel
+from training.models.precision import cpu_computes_bfloat16
 from training.objective import Objective
 from training.schedules import learning_rate
 from training.selection import Selection, Validation
@@ -88,6 +89,10 @@ class Trainer:
                 f"training.accumulate is {settings.accumulate}, which {self._processes.count} processes cannot share: "
                 "make it a multiple"
             )
+        self._autocast_dtype = _AUTOCAST.get(settings.precision)
+        if self._autocast_dtype == torch.bfloat16 and device.type == "cpu" and not cpu_computes_bfloat16():
+            self._autocast_dtype = None
+            self._console.print("training.precision is bf16, which this processor does not compute: fp32 in its place")
         torch.manual_seed(settings.seed)
         if settings.threads:
             torch.set_num_threads(settings.threads)
@@ -180,7 +185,7 @@ class Trainer:
         return loss.item()
 
     def _autocast(self) -> torch.autocast | nullcontext[None]:
-        dtype = _AUTOCAST.get(self._settings.precision)
+        dtype = self._autocast_dtype
         return nullcontext() if dtype is None else torch.autocast(self._processes.device.type, dtype)
 
     def _step(self) -> float:

@@ -39,6 +39,7 @@ from training.distributed import Processes, joined
 from training.errors import CheckpointError, ConfigError, CorpusError, TrainingError
 from training.journal import read_log
 from training.models.interface import Inputs
+from training.models.precision import cpu_computes_bfloat16
 from training.schedules import learning_rate
 from training.selection import Selection, Validation
 from training.trainer import Trainer, build_model, choose_device, load_weights
@@ -1068,6 +1069,10 @@ def test_an_unknown_key_stops_a_run_before_it_begins(whole: Run, tmp_path: Path)
 # --- precision -------------------------------------------------------------------------------------------------------
 
 
+needs_bfloat16 = pytest.mark.skipif(not cpu_computes_bfloat16(), reason="needs a processor that computes bfloat16")
+
+
+@needs_bfloat16
 @pytest.mark.parametrize("family", ["recurrent", "transformer"])
 def test_bf16_trains_and_keeps_its_weights_in_fp32(reverse_corpus: Corpus, tmp_path: Path, family: str) -> None:
     model = {"family": "transformer", "size": 8, "heads": 2, "feed_forward": 16, "encoder_layers": 1}
@@ -1095,12 +1100,23 @@ def test_bf16_trains_and_keeps_its_weights_in_fp32(reverse_corpus: Corpus, tmp_p
     assert {tensor.dtype for tensor in tensors} == {torch.float32}
 
 
+@needs_bfloat16
 def test_bf16_is_another_run(whole: Run, reverse_corpus: Corpus, tmp_path: Path) -> None:
     """A near one: why the test above says something."""
     other = finish(tiny_config(tmp_path, training={"precision": "bf16", "device": "cpu"}), reverse_corpus)
     one, found = (run.last["model"]["output.weight"] for run in (whole, other))
     assert not torch.equal(one, found)
     torch.testing.assert_close(one, found, rtol=0.0, atol=0.1)
+
+
+def test_bf16_on_a_processor_without_it_is_fp32_and_told(
+    whole: Run, reverse_corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.trainer.cpu_computes_bfloat16", lambda: False)
+    run = finish(tiny_config(tmp_path, training={"precision": "bf16", "device": "cpu"}), reverse_corpus)
+    assert "training.precision is bf16, which this processor does not compute: fp32 in its place" in run.console
+    assert "fp32 in its place" not in whole.console
+    assert_same(run.last["model"], whole.last["model"])
 
 
 def test_fp16_on_a_cpu_is_refused(reverse_corpus: Corpus, tmp_path: Path) -> None:
