@@ -20,25 +20,31 @@ from service.attention.types import Floats
 from service.attention.words import Word
 from service.sentences import Span
 
-LEAST_WEIGHT = 0.25  # of one target token's: a word that gets more from any is looked at
+LEAST_WEIGHT = 0.25  # of one target token's: a word that gets more from any is looked at,
+_SURE_WEIGHT = 0.5  # if there is a token that looks at no other word more, or if it is so much
 MOST_NATS = 1.5  # that a translation may become less likely without a word that it does not rest on
 _NAME_BEGINS = 3  # letters: a capital behind the first of them is of a name (eBay, McDonald), later of a compound
 
 
 def hardly_looked_at(weights: Floats, words: Sequence[Word]) -> list[tuple[float, Word]]:
-    """Those of which no target token looks at more than a little, each with the greatest weight that it has, in order;
-    special ones and punctuation are none.
+    """Those at which no target token looks more than a little, or which all look at less than at another word, each
+    with the greatest weight that it has, in order; special ones and punctuation are none.
 
     ``weights`` (target_length, source_length): the alignment, without the row of `</s>`.
     """
     if not len(weights) or not words:
         return []
     columns = np.add.reduceat(weights, [word.begin_token for word in words], axis=1)
+    first = set(columns.argmax(axis=1).tolist())
     return [
         (most, word)
-        for word, most in zip(words, columns.max(axis=0).tolist(), strict=True)
-        if most < LEAST_WEIGHT and not word.special and any(map(str.isalnum, word.text))
+        for place, (word, most) in enumerate(zip(words, columns.max(axis=0).tolist(), strict=True))
+        if most < (LEAST_WEIGHT if place in first else _SURE_WEIGHT) and _is_word(word)
     ]
+
+
+def _is_word(word: Word) -> bool:
+    return not word.special and any(map(str.isalnum, word.text))
 
 
 def tells_something(word: str, unaligned: Collection[str]) -> bool:

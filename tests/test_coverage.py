@@ -38,9 +38,18 @@ def test_a_word_that_any_target_token_looks_at_is_no_doubt() -> None:
 def test_the_weights_of_a_words_tokens_are_summed() -> None:
     two = Word("zalando", 0, 7, 0, 2)
     half = np.float32(LEAST_WEIGHT / 2)
-    assert hardly_looked_at(np.array([[half, half, 1 - 2 * half]], np.float32), [two, Word("in", 8, 10, 2, 3)]) == []
-    ((_, found),) = hardly_looked_at(np.array([[half, 0, 1 - half]], np.float32), [two, Word("in", 8, 10, 2, 3)])
+    other = Word("in", 8, 10, 2, 3)
+    assert hardly_looked_at(np.array([[half, half, half]], np.float32), [two, other]) == [(half, other)]
+    ((_, found),) = hardly_looked_at(np.array([[half, 0, 1 - half]], np.float32), [two, other])
     assert found == two
+
+
+@pytest.mark.parametrize(
+    ("second", "doubted"), [([0.3, 0.4, 0.3], True), ([0.55, 0.0, 0.45], False), ([0.4, 0.3, 0.3], False)]
+)
+def test_a_word_that_no_token_looks_at_the_most_is_a_doubt_up_to_half(second: list[float], doubted: bool) -> None:
+    weights = np.array([[0.36, 0.64, 0.0], second], np.float32)
+    assert ("a" in [word.text for _, word in hardly_looked_at(weights, words("a", "b", "c"))]) == doubted
 
 
 def test_punctuation_and_special_tokens_are_no_words() -> None:
