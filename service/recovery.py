@@ -26,6 +26,7 @@ from service.engine.sentence import SentenceRequest, SentenceResult, likely_targ
 from service.literals import Literal, added, literals, missing
 from service.names import respelled_names
 from service.negations import denies, negations
+from service.reading_back import Reading
 from service.sentences import Span
 
 _SURE_OF_TEXT = 4  # tokens, `</s>` counted: so long a translation has text
@@ -39,6 +40,11 @@ _MOST_NATS_FOR_NAME = 3.0  # likewise for each name that keeps its letters; for 
 _MOST_NATS_FOR_WORD = 3.0  # likewise for each word that is translated after all; for more the word is wrong, mostly
 _MOST_DOUBTS = 8  # words of a sentence that are tested: what leaves out more is told all the same
 _LEAST_MEAN = -1.5  # nats a token of what takes the place of circles: below, it is letters at random
+# Chosen on validation sentences of version 9 (docs/benchmarks.md, "Read back"):
+_SURE_MEAN = -0.15  # nats a token: a translation that is likelier need not be read back
+_READ_MEAN = -0.8  # likewise of the text read back: one that is likelier is translated well
+_READ_WEIGHT = 0.35  # of its log-probability, beside the translation's own
+_MOST_NATS_TO_READ = 4.0  # that a translation may be less likely from which the text is read better
 
 
 def kept_literals(bundle: Bundle, text: str, target_language: str = "") -> tuple[Literal, ...]:
@@ -168,6 +174,43 @@ class Attempt:
         if not found:
             return first
         return replace(second, hypotheses=(min(found, key=lambda one: one[:2])[2],))
+
+    def may_be_read_back(self, result: SentenceResult) -> bool:
+        """Is it worth asking the model of the other direction for the best hypothesis? Whoever wishes for greedy search
+        wishes for speed, and what is very likely is right, mostly."""
+        best, beam = result.hypotheses[0], self.request.decoding.beam_size
+        if beam == 1 or not (self._may_be_asked and self._wishes_the_best):
+            return False
+        unsure = float(best.log_probabilities.mean()) < _SURE_MEAN
+        return unsure and best.finish_reason is not FinishReason.LENGTH and not self.faults(best).empty
+
+    @staticmethod
+    def reads_badly(reading: Reading) -> bool:
+        """Is the text so unlikely, given its translation, that another may be truer to it?"""
+        return reading.mean < _READ_MEAN
+
+    def several(self) -> SentenceRequest:
+        """What to ask for hypotheses to choose from, with all that is to be kept."""
+        wider = self._with_phrases(self._wider, self.kept) if self.kept else self._wider
+        return self._asked(wider, least_attention(self.bundle))
+
+    def truest(
+        self, first: SentenceResult, reading: Reading, second: SentenceResult, readings: Sequence[Reading | None]
+    ) -> SentenceResult:
+        """The first, or the second with the one hypothesis that is the likeliest of the text and to be read back as it:
+        with no fault that the first has not, and not much less likely. ``readings``: of the second's, in their order.
+        """
+        before = first.hypotheses[0]
+        faults, total = self.faults(before), float(before.log_probabilities.sum())
+        chosen, most = first, total + _READ_WEIGHT * reading.log_probability
+        for other, read in zip(second.hypotheses, readings, strict=True):
+            likely = float(other.log_probabilities.sum())
+            if read is None or likely < total - _MOST_NATS_TO_READ or other.finish_reason is FinishReason.LENGTH:
+                continue
+            both = likely + _READ_WEIGHT * read.log_probability
+            if both > most and self.faults(other).none_beyond(faults):
+                chosen, most = replace(second, hypotheses=(other,)), both
+        return chosen
 
     def looked_at(self, chosen: SentenceResult) -> SentenceRequest | None:
         """What to ask for the attention of what was chosen: to write it once more. None where it has enough."""

@@ -20,6 +20,7 @@ from service.engine.scheduler import Load
 from service.engine.sentence import SentenceRequest
 from service.errors import InvalidFieldError, NotFoundError, UnsupportedError, shown
 from service.metrics import Metrics
+from service.reading_back import Reader, is_reader_of
 
 _log = logging.getLogger(__name__)
 
@@ -151,6 +152,13 @@ class ModelRegistry:
         if self.answering is not None:
             return self._named(self.answering, None)
         raise InvalidFieldError("model", f"name one of {', '.join(self._ready)}: this server has no default model")
+
+    def reader_of(self, model: ServedModel) -> Reader | None:
+        """The model that reads its translations back; None where none is named, served, or of the right languages."""
+        reader = self._ready.get(model.bundle.manifest.read_back_by or "")
+        if reader is None or not is_reader_of(reader.bundle, model.bundle):
+            return None
+        return Reader(reader.bundle, reader.engine)
 
     def _named(self, name: str, version: int | None) -> ServedModel:
         model = self._ready.get(name)

@@ -18,7 +18,9 @@ from typing import TypeVar
 from service.attention.words import Word
 from service.engine.engine import Engine
 from service.engine.errors import EngineError, QueueFullError, StoppedError
+from service.engine.hypothesis import Hypothesis
 from service.engine.sentence import SentenceRequest, SentenceResult
+from service.reading_back import Reader, Reading
 from service.recovery import Attempt
 from service.turn import Turn
 
@@ -44,13 +46,16 @@ async def checked(
     attempts: Sequence[Attempt],
     first: Mapping[int, SentenceResult],
     count: Callable[[int], None] = _count_nothing,
+    reader: Reader | None = None,
 ) -> dict[int, Checked]:
     """The ``first`` answers, by their places in ``attempts`` of one call, or better ones.
 
-    ``count`` is told how many were searched again.
+    ``count`` is told how many were searched again; ``reader`` reads them back.
     """
     tries = _SecondTries(engine, attempts, count)
     answers = {**first, **await tries.without_faults(first)}
+    if reader is not None:
+        answers |= await tries.read_back(answers, reader)
     found = await tries.with_words(answers)
     return {place: found.get(place, Checked(answer)) for place, answer in answers.items()}
 
@@ -78,6 +83,43 @@ class _SecondTries:
                 chosen[place] = better
             await self._turn.over()
         return await self._with_attention(chosen)
+
+    async def read_back(self, first: Mapping[int, SentenceResult], reader: Reader) -> dict[int, SentenceResult]:
+        """Those from which ``reader`` reads the text better than from the first, with the attention that was wished."""
+        best = {
+            (place, 0): answer.hypotheses[0]
+            for place, answer in first.items()
+            if self._attempts[place].may_be_read_back(answer)
+        }
+        readings = await self._readings(best, reader)
+        badly = [place for (place, _), reading in readings.items() if self._attempts[place].reads_badly(reading)]
+        second = await self._searched({place: self._attempts[place].several() for place in badly})
+        others = {
+            (place, number): other for place, answer in second.items() for number, other in enumerate(answer.hypotheses)
+        }
+        of_others = await self._readings(others, reader)
+        chosen = dict[int, SentenceResult]()
+        for place, answer in second.items():
+            its = [of_others.get((place, number)) for number in range(len(answer.hypotheses))]
+            truest = self._attempts[place].truest(first[place], readings[place, 0], answer, its)
+            if truest is not first[place]:
+                chosen[place] = truest
+            await self._turn.over()
+        return await self._with_attention(chosen)
+
+    async def _readings(
+        self, hypotheses: Mapping[tuple[int, int], Hypothesis], reader: Reader
+    ) -> dict[tuple[int, int], Reading]:
+        """Of hypotheses, by their sentence's place and their own."""
+        requests = dict[tuple[int, int], SentenceRequest]()
+        for (place, number), hypothesis in hypotheses.items():
+            attempt = self._attempts[place]
+            written = attempt.bundle.decode(hypothesis.target_ids).text
+            if written.strip() and (ask := reader.request(attempt.text, written, attempt.request)) is not None:
+                requests[place, number] = ask
+            await self._turn.over()
+        answers = await self._spare(requests, requests.__getitem__, engine=reader.engine)
+        return {key: Reading.of(answer) for key, answer in answers.items()}
 
     async def with_words(self, first: Mapping[int, SentenceResult]) -> dict[int, Checked]:
         """Those that leave words out, or better ones: a better one leaves out fewer, by the same tests."""
@@ -151,13 +193,18 @@ class _SecondTries:
         places: Iterable[_Place],
         ask: Callable[[_Place], SentenceRequest],
         count: Callable[[int], None] = _count_nothing,
+        engine: Engine | None = None,
     ) -> dict[_Place, SentenceResult]:
-        """The answers that there are in time, a part of the queue at once; nothing more where one part is refused."""
+        """The answers that there are in time, a part of the queue at once; nothing more where one part is refused.
+
+        ``engine``: another than that of the translations.
+        """
+        engine = engine or self._engine
         found, waiting = dict[_Place, SentenceResult](), deque(places)
         while waiting and (self._until is None or time.monotonic() < self._until):
-            part = await self._part(waiting, ask)
+            part = await self._part(waiting, ask, engine)
             try:
-                futures = self._engine.submit(list(part.values()))
+                futures = engine.submit(list(part.values()))
             except (QueueFullError, StoppedError):
                 break
             count(len(part))
@@ -170,13 +217,13 @@ class _SecondTries:
         return found
 
     async def _part(
-        self, waiting: deque[_Place], ask: Callable[[_Place], SentenceRequest]
+        self, waiting: deque[_Place], ask: Callable[[_Place], SentenceRequest], engine: Engine
     ) -> dict[_Place, SentenceRequest]:
         """The requests of the first that wait, as many as go into a share of the queue; one, whatever it takes.
 
         They are made here and not all before: to cut a text without a word takes time, and there may be none left.
         """
-        part, room = dict[_Place, SentenceRequest](), self._engine.load().limit_tokens // _SHARE
+        part, room = dict[_Place, SentenceRequest](), engine.load().limit_tokens // _SHARE
         while waiting:
             request = replace(ask(waiting[0]), deadline=self._until, spare=True)
             room -= request.cost_tokens

@@ -342,7 +342,8 @@ class Translator:
         await self._go_on_where_empty(request, model, attempts, answers, count)
         done = {place: answer for place, answer in enumerate(answers) if isinstance(answer, SentenceResult)}
         left_out = dict[int, tuple[Word, ...]]()
-        for place, one in (await checked(model.engine, attempts, done, count)).items():
+        reader = self._registry.reader_of(model)
+        for place, one in (await checked(model.engine, attempts, done, count, reader)).items():
             answers[place], left_out[place] = one.result, one.left_out
         return answers, left_out
 

@@ -459,6 +459,8 @@ class ExportConfig(_Section):
     length_penalty: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0  # likewise
     keeps_literals: bool = False  # the service looks for emoji, addresses and the like in translations, and asks again
     finds_omissions: bool = False  # likewise for words that no target word looks at; of models with an alignment
+    #: A model of the other direction, by name: the service has it read translations back, and chooses the truest.
+    read_back_by: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")] | None = None
     golden_sentences: list[str | Annotated[list[str], Field(min_length=1)] | GoldenText] = Field(min_length=1)
 
 

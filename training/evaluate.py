@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from service.engine.hypothesis import Hypothesis
 from service.engine.onnx_model import open_model
 from service.engine.sentence import SentenceRequest
 from service.presenter import parts_of
+from service.reading_back import Reader, is_reader_of
 from service.recovery import Attempt, kept_literals, least_attention
 from service.second_tries import checked
 from service.sentences import rejoin
@@ -170,7 +172,7 @@ def translations(
     decoding: Decoding | None = None,
 ) -> list[Translation]:
     """As the service does: sentence by sentence where the bundle says so, by the model's own search where none is
-    named."""
+    named, and read back by the newest version that stands beside it of the model that it names."""
     decoding = decoding or default_decoding(bundle)
     most = bundle.manifest.limits.max_target_tokens
     parts = [parts_of(bundle, text, target_language=target_language) for text in texts]
@@ -195,7 +197,8 @@ def translations(
         for place, attempt in enumerate(attempts):
             while (longer := attempt.longer(results[place])) is not None:
                 (results[place],) = engine.translate([longer])
-        found = asyncio.run(checked(engine, attempts, dict(enumerate(results))))
+        with _reader_of(bundle, precision) as reader:
+            found = asyncio.run(checked(engine, attempts, dict(enumerate(results)), reader=reader))
     finally:
         engine.stop()
     best = (
@@ -210,6 +213,22 @@ def translations(
         )
         for text, of_text in zip(texts, parts, strict=True)
     ]
+
+
+@contextmanager
+def _reader_of(bundle: Bundle, precision: Precision) -> Iterator[Reader | None]:
+    """The model that reads its translations back, where it stands beside it."""
+    name, models = bundle.manifest.read_back_by, Repository(bundle.directory.parents[1])
+    versions = [] if name is None else models.versions().get(name, [])
+    reader = None if name is None or not versions else models.load(name, max(versions))
+    if reader is None or not is_reader_of(reader, bundle):
+        yield None
+        return
+    engine = Engine(open_model(reader, precision=precision), EngineSettings(queue_tokens=2**31))
+    try:
+        yield Reader(reader, engine)
+    finally:
+        engine.stop()
 
 
 def default_decoding(bundle: Bundle) -> Decoding:

@@ -159,6 +159,7 @@ def write_bundle(
             keeps_literals=config.export.keeps_literals,
             finds_omissions=config.export.finds_omissions,
             unaligned_words=unaligned,
+            read_back_by=config.export.read_back_by,
             capabilities=model.capabilities,
             graphs=tuple(graphs),
             state=_state_of(graphs),

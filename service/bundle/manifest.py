@@ -207,6 +207,9 @@ class Manifest(_Part):
     finds_omissions: bool = False  # the alignment tells which words were left out (``service.coverage``)
     #: Words in lower case that the alignment of good translations often does not look at; they are not missed.
     unaligned_words: tuple[str, ...] = ()
+    #: A model of the other direction: from what it makes of a translation, the truest of several is told
+    #: (``service.reading_back``). Where it is not served, or reads other languages, nothing is read back.
+    read_back_by: ModelName | None = None
     capabilities: Capabilities
     graphs: tuple[GraphEntry, ...]
     state: tuple[StateTensor, ...]
@@ -248,6 +251,8 @@ class Manifest(_Part):
             raise ValueError("alignment is absent, and there are attention_maps: choose one of them")
         if self.finds_omissions and not (self.alignment and self.capabilities.prefix and self.capabilities.beam):
             raise ValueError("finds_omissions needs an alignment, and a model with a prefix and a beam")
+        if self.read_back_by is not None and not self.capabilities.beam:
+            raise ValueError(f"read_back_by is {self.read_back_by}, and the model has no beam to choose from")
         return self
 
     def _check_alignment(self, alignment: AlignmentEntry, maps: dict[str, AttentionMapEntry]) -> None:

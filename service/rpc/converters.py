@@ -371,6 +371,7 @@ def from_model(model: ServedModel, answering: str | None) -> model_pb2.Model:
         reads_plainly=manifest.reads_plainly,
         keeps_literals=manifest.keeps_literals,
         finds_omissions=manifest.finds_omissions,
+        read_back_by=manifest.read_back_by or "",
         default_beam_size=manifest.decoding.beam_size,
         default_length_penalty=manifest.decoding.length_penalty,
         precision=model.engine.precision,

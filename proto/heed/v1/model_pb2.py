@@ -26,7 +26,7 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from heed.v1 import attention_pb2 as heed_dot_v1_dot_attention__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13heed/v1/model.proto\x12\x07heed.v1\x1a\x17google/rpc/status.proto\x1a\x17heed/v1/attention.proto\"\xdd\x05\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\"\n\x05state\x18\x03 \x01(\x0e\x32\x13.heed.v1.ModelState\x12\"\n\x06status\x18\x04 \x01(\x0b\x32\x12.google.rpc.Status\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x1d\n\x15source_language_codes\x18\x06 \x03(\t\x12\x1d\n\x15target_language_codes\x18\x07 \x03(\t\x12\x0f\n\x07license\x18\x08 \x01(\t\x12\x13\n\x0b\x61ttribution\x18\t \x03(\t\x12\x30\n\x0c\x63\x61pabilities\x18\n \x01(\x0b\x32\x1a.heed.v1.ModelCapabilities\x12$\n\x06limits\x18\x0b \x01(\x0b\x32\x14.heed.v1.ModelLimits\x12-\n\x0e\x61ttention_maps\x18\x0c \x03(\x0b\x32\x15.heed.v1.AttentionMap\x12\x32\n\x10\x61lignment_source\x18\r \x01(\x0b\x32\x18.heed.v1.AlignmentSource\x12\x1a\n\x12\x65xecution_provider\x18\x0e \x01(\t\x12*\n\x06scores\x18\x0f \x03(\x0b\x32\x1a.heed.v1.Model.ScoresEntry\x12\x12\n\nis_default\x18\x10 \x01(\x08\x12\x18\n\x10splits_sentences\x18\x11 \x01(\x08\x12\x11\n\tprecision\x18\x12 \x01(\t\x12\x15\n\rreads_plainly\x18\x13 \x01(\x08\x12\x16\n\x0ekeeps_literals\x18\x14 \x01(\x08\x12\x17\n\x0f\x66inds_omissions\x18\x17 \x01(\x08\x12\x19\n\x11\x64\x65\x66\x61ult_beam_size\x18\x15 \x01(\x05\x12\x1e\n\x16\x64\x65\x66\x61ult_length_penalty\x18\x16 \x01(\x02\x1a-\n\x0bScoresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x98\x01\n\x11ModelCapabilities\x12\'\n\ngeneration\x18\x01 \x01(\x0e\x32\x13.heed.v1.Generation\x12\x0f\n\x07scoring\x18\x02 \x01(\x08\x12\x0e\n\x06prefix\x18\x03 \x01(\x08\x12\x0c\n\x04\x62\x65\x61m\x18\x04 \x01(\x08\x12\x11\n\tstreaming\x18\x05 \x01(\x08\x12\x18\n\x10\x64ocument_context\x18\x06 \x01(\x08\"b\n\x0bModelLimits\x12\x19\n\x11max_source_tokens\x18\x01 \x01(\x05\x12\x19\n\x11max_target_tokens\x18\x02 \x01(\x05\x12\x1d\n\x15max_context_sentences\x18\x03 \x01(\x05\"\x88\x02\n\x0c\x41ttentionMap\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x04kind\x18\x02 \x01(\x0e\x32\x16.heed.v1.AttentionKind\x12\r\n\x05layer\x18\x03 \x01(\x05\x12\r\n\x05heads\x18\x04 \x01(\x05\x12\x14\n\x0cscope_tokens\x18\x05 \x01(\x05\x12\x16\n\x0escore_function\x18\x06 \x01(\t\x12\x17\n\x0frows_sum_to_one\x18\x07 \x01(\x08\x12 \n\x18includes_end_of_sentence\x18\x08 \x01(\x08\x12\x17\n\x0ftokens_per_unit\x18\t \x01(\x05\x12$\n\x04unit\x18\n \x01(\x0e\x32\x16.heed.v1.AttentionUnit*Y\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11MODEL_STATE_READY\x10\x01\x12\x17\n\x13MODEL_STATE_REFUSED\x10\x02*`\n\nGeneration\x12\x1a\n\x16GENERATION_UNSPECIFIED\x10\x00\x12\x1d\n\x19GENERATION_AUTOREGRESSIVE\x10\x01\x12\x17\n\x13GENERATION_ONE_SHOT\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13heed/v1/model.proto\x12\x07heed.v1\x1a\x17google/rpc/status.proto\x1a\x17heed/v1/attention.proto\"\xf3\x05\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\"\n\x05state\x18\x03 \x01(\x0e\x32\x13.heed.v1.ModelState\x12\"\n\x06status\x18\x04 \x01(\x0b\x32\x12.google.rpc.Status\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x1d\n\x15source_language_codes\x18\x06 \x03(\t\x12\x1d\n\x15target_language_codes\x18\x07 \x03(\t\x12\x0f\n\x07license\x18\x08 \x01(\t\x12\x13\n\x0b\x61ttribution\x18\t \x03(\t\x12\x30\n\x0c\x63\x61pabilities\x18\n \x01(\x0b\x32\x1a.heed.v1.ModelCapabilities\x12$\n\x06limits\x18\x0b \x01(\x0b\x32\x14.heed.v1.ModelLimits\x12-\n\x0e\x61ttention_maps\x18\x0c \x03(\x0b\x32\x15.heed.v1.AttentionMap\x12\x32\n\x10\x61lignment_source\x18\r \x01(\x0b\x32\x18.heed.v1.AlignmentSource\x12\x1a\n\x12\x65xecution_provider\x18\x0e \x01(\t\x12*\n\x06scores\x18\x0f \x03(\x0b\x32\x1a.heed.v1.Model.ScoresEntry\x12\x12\n\nis_default\x18\x10 \x01(\x08\x12\x18\n\x10splits_sentences\x18\x11 \x01(\x08\x12\x11\n\tprecision\x18\x12 \x01(\t\x12\x15\n\rreads_plainly\x18\x13 \x01(\x08\x12\x16\n\x0ekeeps_literals\x18\x14 \x01(\x08\x12\x17\n\x0f\x66inds_omissions\x18\x17 \x01(\x08\x12\x14\n\x0cread_back_by\x18\x18 \x01(\t\x12\x19\n\x11\x64\x65\x66\x61ult_beam_size\x18\x15 \x01(\x05\x12\x1e\n\x16\x64\x65\x66\x61ult_length_penalty\x18\x16 \x01(\x02\x1a-\n\x0bScoresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x98\x01\n\x11ModelCapabilities\x12\'\n\ngeneration\x18\x01 \x01(\x0e\x32\x13.heed.v1.Generation\x12\x0f\n\x07scoring\x18\x02 \x01(\x08\x12\x0e\n\x06prefix\x18\x03 \x01(\x08\x12\x0c\n\x04\x62\x65\x61m\x18\x04 \x01(\x08\x12\x11\n\tstreaming\x18\x05 \x01(\x08\x12\x18\n\x10\x64ocument_context\x18\x06 \x01(\x08\"b\n\x0bModelLimits\x12\x19\n\x11max_source_tokens\x18\x01 \x01(\x05\x12\x19\n\x11max_target_tokens\x18\x02 \x01(\x05\x12\x1d\n\x15max_context_sentences\x18\x03 \x01(\x05\"\x88\x02\n\x0c\x41ttentionMap\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x04kind\x18\x02 \x01(\x0e\x32\x16.heed.v1.AttentionKind\x12\r\n\x05layer\x18\x03 \x01(\x05\x12\r\n\x05heads\x18\x04 \x01(\x05\x12\x14\n\x0cscope_tokens\x18\x05 \x01(\x05\x12\x16\n\x0escore_function\x18\x06 \x01(\t\x12\x17\n\x0frows_sum_to_one\x18\x07 \x01(\x08\x12 \n\x18includes_end_of_sentence\x18\x08 \x01(\x08\x12\x17\n\x0ftokens_per_unit\x18\t \x01(\x05\x12$\n\x04unit\x18\n \x01(\x0e\x32\x16.heed.v1.AttentionUnit*Y\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11MODEL_STATE_READY\x10\x01\x12\x17\n\x13MODEL_STATE_REFUSED\x10\x02*`\n\nGeneration\x12\x1a\n\x16GENERATION_UNSPECIFIED\x10\x00\x12\x1d\n\x19GENERATION_AUTOREGRESSIVE\x10\x01\x12\x17\n\x13GENERATION_ONE_SHOT\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,18 +35,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MODEL_SCORESENTRY']._loaded_options = None
   _globals['_MODEL_SCORESENTRY']._serialized_options = b'8\001'
-  _globals['_MODELSTATE']._serialized_start=1340
-  _globals['_MODELSTATE']._serialized_end=1429
-  _globals['_GENERATION']._serialized_start=1431
-  _globals['_GENERATION']._serialized_end=1527
+  _globals['_MODELSTATE']._serialized_start=1362
+  _globals['_MODELSTATE']._serialized_end=1451
+  _globals['_GENERATION']._serialized_start=1453
+  _globals['_GENERATION']._serialized_end=1549
   _globals['_MODEL']._serialized_start=83
-  _globals['_MODEL']._serialized_end=816
-  _globals['_MODEL_SCORESENTRY']._serialized_start=771
-  _globals['_MODEL_SCORESENTRY']._serialized_end=816
-  _globals['_MODELCAPABILITIES']._serialized_start=819
-  _globals['_MODELCAPABILITIES']._serialized_end=971
-  _globals['_MODELLIMITS']._serialized_start=973
-  _globals['_MODELLIMITS']._serialized_end=1071
-  _globals['_ATTENTIONMAP']._serialized_start=1074
-  _globals['_ATTENTIONMAP']._serialized_end=1338
+  _globals['_MODEL']._serialized_end=838
+  _globals['_MODEL_SCORESENTRY']._serialized_start=793
+  _globals['_MODEL_SCORESENTRY']._serialized_end=838
+  _globals['_MODELCAPABILITIES']._serialized_start=841
+  _globals['_MODELCAPABILITIES']._serialized_end=993
+  _globals['_MODELLIMITS']._serialized_start=995
+  _globals['_MODELLIMITS']._serialized_end=1093
+  _globals['_ATTENTIONMAP']._serialized_start=1096
+  _globals['_ATTENTIONMAP']._serialized_end=1360
 # @@protoc_insertion_point(module_scope)

@@ -28,7 +28,7 @@ GENERATION_AUTOREGRESSIVE: Generation
 GENERATION_ONE_SHOT: Generation
 
 class Model(_message.Message):
-    __slots__ = ("name", "version", "state", "status", "description", "source_language_codes", "target_language_codes", "license", "attribution", "capabilities", "limits", "attention_maps", "alignment_source", "execution_provider", "scores", "is_default", "splits_sentences", "precision", "reads_plainly", "keeps_literals", "finds_omissions", "default_beam_size", "default_length_penalty")
+    __slots__ = ("name", "version", "state", "status", "description", "source_language_codes", "target_language_codes", "license", "attribution", "capabilities", "limits", "attention_maps", "alignment_source", "execution_provider", "scores", "is_default", "splits_sentences", "precision", "reads_plainly", "keeps_literals", "finds_omissions", "read_back_by", "default_beam_size", "default_length_penalty")
     class ScoresEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -57,6 +57,7 @@ class Model(_message.Message):
     READS_PLAINLY_FIELD_NUMBER: _ClassVar[int]
     KEEPS_LITERALS_FIELD_NUMBER: _ClassVar[int]
     FINDS_OMISSIONS_FIELD_NUMBER: _ClassVar[int]
+    READ_BACK_BY_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_BEAM_SIZE_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_LENGTH_PENALTY_FIELD_NUMBER: _ClassVar[int]
     name: str
@@ -80,9 +81,10 @@ class Model(_message.Message):
     reads_plainly: bool
     keeps_literals: bool
     finds_omissions: bool
+    read_back_by: str
     default_beam_size: int
     default_length_penalty: float
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., state: _Optional[_Union[ModelState, str]] = ..., status: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., description: _Optional[str] = ..., source_language_codes: _Optional[_Iterable[str]] = ..., target_language_codes: _Optional[_Iterable[str]] = ..., license: _Optional[str] = ..., attribution: _Optional[_Iterable[str]] = ..., capabilities: _Optional[_Union[ModelCapabilities, _Mapping]] = ..., limits: _Optional[_Union[ModelLimits, _Mapping]] = ..., attention_maps: _Optional[_Iterable[_Union[AttentionMap, _Mapping]]] = ..., alignment_source: _Optional[_Union[_attention_pb2.AlignmentSource, _Mapping]] = ..., execution_provider: _Optional[str] = ..., scores: _Optional[_Mapping[str, float]] = ..., is_default: _Optional[bool] = ..., splits_sentences: _Optional[bool] = ..., precision: _Optional[str] = ..., reads_plainly: _Optional[bool] = ..., keeps_literals: _Optional[bool] = ..., finds_omissions: _Optional[bool] = ..., default_beam_size: _Optional[int] = ..., default_length_penalty: _Optional[float] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., state: _Optional[_Union[ModelState, str]] = ..., status: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., description: _Optional[str] = ..., source_language_codes: _Optional[_Iterable[str]] = ..., target_language_codes: _Optional[_Iterable[str]] = ..., license: _Optional[str] = ..., attribution: _Optional[_Iterable[str]] = ..., capabilities: _Optional[_Union[ModelCapabilities, _Mapping]] = ..., limits: _Optional[_Union[ModelLimits, _Mapping]] = ..., attention_maps: _Optional[_Iterable[_Union[AttentionMap, _Mapping]]] = ..., alignment_source: _Optional[_Union[_attention_pb2.AlignmentSource, _Mapping]] = ..., execution_provider: _Optional[str] = ..., scores: _Optional[_Mapping[str, float]] = ..., is_default: _Optional[bool] = ..., splits_sentences: _Optional[bool] = ..., precision: _Optional[str] = ..., reads_plainly: _Optional[bool] = ..., keeps_literals: _Optional[bool] = ..., finds_omissions: _Optional[bool] = ..., read_back_by: _Optional[str] = ..., default_beam_size: _Optional[int] = ..., default_length_penalty: _Optional[float] = ...) -> None: ...
 
 class ModelCapabilities(_message.Message):
     __slots__ = ("generation", "scoring", "prefix", "beam", "streaming", "document_context")
