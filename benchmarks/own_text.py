@@ -30,17 +30,19 @@ _SEED = 1
 def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 120
     models = Repository(Path(sys.argv[2]) if len(sys.argv) > 2 else ROOT / "exported")
-    texts = {
-        path.name.partition(".")[0]: _drawn(path, count)
-        for path in sorted((ROOT / "training" / "texts").glob("*.de-en.tsv"))
-    }
-    texts = {name: pairs for name, pairs in texts.items() if name not in _NOT_READ}
+    texts = drawn(count)
     print("| text | pairs |", *(f"{source} to {target} |" for source, target in PAIRS))
     print("|---|---:|", *("---:|" for _ in PAIRS), sep="")
     columns = [_scores(models, pair, texts) for pair in PAIRS]
     for place, (name, pairs) in enumerate(texts.items()):
         print(f"| `{name}` | {len(pairs)} |", *(f"{column[place]:.1f} |" for column in columns))
     print("| all | |", *(f"{column[-1]:.1f} |" for column in columns))
+
+
+def drawn(count: int) -> dict[str, list[tuple[str, str]]]:
+    """Of each file so many pairs, German and English, by its name."""
+    paths = {path.name.partition(".")[0]: path for path in sorted((ROOT / "training" / "texts").glob("*.de-en.tsv"))}
+    return {name: _drawn(path, count) for name, path in paths.items() if name not in _NOT_READ}
 
 
 def _drawn(path: Path, count: int) -> list[tuple[str, str]]:
