@@ -42,10 +42,10 @@ def main() -> None:
 def drawn(count: int) -> dict[str, list[tuple[str, str]]]:
     """Of each file so many pairs, German and English, by its name."""
     paths = {path.name.partition(".")[0]: path for path in sorted((ROOT / "training" / "texts").glob("*.de-en.tsv"))}
-    return {name: _drawn(path, count) for name, path in paths.items() if name not in _NOT_READ}
+    return {name: _of_file(path, count) for name, path in paths.items() if name not in _NOT_READ}
 
 
-def _drawn(path: Path, count: int) -> list[tuple[str, str]]:
+def _of_file(path: Path, count: int) -> list[tuple[str, str]]:
     """German and English."""
     lines = path.read_text(encoding="utf-8").splitlines()
     chosen = random.Random(_SEED).sample(lines, min(count, len(lines)))

@@ -41,6 +41,10 @@ def main() -> None:
     for source, target in PAIRS:
         name = f"tatoeba-{source}-{target}"
         bundle = models.load(name, models.versions()[name][0])
+        if bundle.manifest.read_back_by not in models.versions():
+            raise SystemExit(
+                f"{bundle.label} is read back by {bundle.manifest.read_back_by}, which is not in {models.root}"
+            )
         test = dict(itertools.islice(_test(bundle).items(), sentences))
         print(_compared(bundle, "test", list(test), list(test.values())))
         own = list(itertools.chain(*drawn(pairs).values()))

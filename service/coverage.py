@@ -2,7 +2,7 @@
 them.
 
 A model that leaves a word out says nothing of it (under-translation; Tu et al. 2016, "Modeling Coverage for Neural
-Machine Translation", https://arxiv.org/abs/1601.04811). Two things show it. No target word looks at it; and the
+Machine Translation", https://arxiv.org/abs/1601.04811). Two things show it. Hardly any target word looks at it; and the
 translation is hardly less likely where the word is taken out of the text (contrastive conditioning: Vamvas and Sennrich
 2022, https://arxiv.org/abs/2203.01927, who try every word; here the attention says which are worth it). Neither is
 enough by itself: articles are looked at by nothing and lost by nobody, and what can be guessed from the rest is likely

@@ -56,7 +56,9 @@ class Metrics:
             registry=registry,
         )
         self.source_tokens = Counter("heed_source_tokens_total", "Source tokens encoded.", model, registry=registry)
-        self.target_tokens = Counter("heed_target_tokens_total", "Target tokens returned.", model, registry=registry)
+        self.target_tokens = Counter(
+            "heed_target_tokens_total", "Target tokens that ended, given ones too.", model, registry=registry
+        )
         self.padding_tokens = Counter(
             "heed_encode_padding_tokens_total", "Padding encoded beside source tokens.", model, registry=registry
         )
@@ -85,7 +87,7 @@ class Metrics:
         )
         self.second_tries = Counter(
             "heed_second_tries_total",
-            "Searches again for a sentence: without text, without something of its text, in circles.",
+            "Searches again for a sentence: without text, without something of its text, in circles, read back badly.",
             model,
             registry=registry,
         )

@@ -61,5 +61,6 @@ def is_reader_of(reader: Bundle, bundle: Bundle) -> bool:
     """Does it translate what the other writes, one language to one, and can it judge a translation?"""
     there, here = reader.manifest, bundle.manifest
     both = len(here.source_languages) == len(here.target_languages) == 1
+    told = bool(there.target_language_pieces)  # as a model of several languages is, which each text
     reverse = (there.source_languages, there.target_languages) == (here.target_languages, here.source_languages)
-    return both and reverse and there.capabilities.prefix
+    return both and reverse and not told and there.capabilities.prefix

@@ -181,8 +181,7 @@ class Attempt:
         best, beam = result.hypotheses[0], self.request.decoding.beam_size
         if beam == 1 or not (self._may_be_asked and self._wishes_the_best):
             return False
-        unsure = float(best.log_probabilities.mean()) < _SURE_MEAN
-        return unsure and best.finish_reason is not FinishReason.LENGTH and not self.faults(best).empty
+        return float(best.log_probabilities.mean()) < _SURE_MEAN and best.finish_reason is not FinishReason.LENGTH
 
     @staticmethod
     def reads_badly(reading: Reading) -> bool:
@@ -197,18 +196,21 @@ class Attempt:
     def truest(
         self, first: SentenceResult, reading: Reading, second: SentenceResult, readings: Sequence[Reading | None]
     ) -> SentenceResult:
-        """The first, or the second with the one hypothesis that is the likeliest of the text and to be read back as it:
-        with no fault that the first has not, and not much less likely. ``readings``: of the second's, in their order.
+        """The first, or the second with the one hypothesis that is the likeliest by both, of those from which the text
+        is read better: with no fault that the first has not, no other word that it lacks, no negation lost, and not
+        much less likely. ``readings``: of the second's hypotheses, in their order.
         """
         before = first.hypotheses[0]
-        faults, total = self.faults(before), float(before.log_probabilities.sum())
+        faults, total, doubts = self.faults(before), float(before.log_probabilities.sum()), self._lacking(before)
         chosen, most = first, total + _READ_WEIGHT * reading.log_probability
         for other, read in zip(second.hypotheses, readings, strict=True):
             likely = float(other.log_probabilities.sum())
-            if read is None or likely < total - _MOST_NATS_TO_READ or other.finish_reason is FinishReason.LENGTH:
+            if read is None or read.log_probability <= reading.log_probability:
+                continue
+            if likely < total - _MOST_NATS_TO_READ or other.finish_reason is FinishReason.LENGTH:
                 continue
             both = likely + _READ_WEIGHT * read.log_probability
-            if both > most and self.faults(other).none_beyond(faults):
+            if both > most and self.faults(other).none_beyond(faults) and self._lacking(other) <= doubts:
                 chosen, most = replace(second, hypotheses=(other,)), both
         return chosen
 

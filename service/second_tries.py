@@ -52,22 +52,28 @@ async def checked(
 
     ``count`` is told how many were searched again; ``reader`` reads them back.
     """
-    tries = _SecondTries(engine, attempts, count)
+    until = _half_way_to(next((attempt.request.deadline for attempt in attempts), None))
+    tries = _SecondTries(engine, attempts, count, until)
     answers = {**first, **await tries.without_faults(first)}
-    if reader is not None:
-        answers |= await tries.read_back(answers, reader)
+    if reader is not None:  # what is left out must still be told
+        answers |= await _SecondTries(engine, attempts, count, _half_way_to(until)).read_back(answers, reader)
     found = await tries.with_words(answers)
     return {place: found.get(place, Checked(answer)) for place, answer in answers.items()}
 
 
-class _SecondTries:
-    """Those of one call."""
+def _half_way_to(deadline: float | None) -> float | None:
+    now = time.monotonic()
+    return None if deadline is None else now + (deadline - now) / 2
 
-    def __init__(self, engine: Engine, attempts: Sequence[Attempt], count: Callable[[int], None]) -> None:
-        self._engine, self._attempts, self._count = engine, attempts, count
+
+class _SecondTries:
+    """Those of one call. ``until``: a time of ``time.monotonic``, None for never; nothing is begun behind it."""
+
+    def __init__(
+        self, engine: Engine, attempts: Sequence[Attempt], count: Callable[[int], None], until: float | None
+    ) -> None:
+        self._engine, self._attempts, self._count, self._until = engine, attempts, count, until
         self._turn = Turn()
-        deadline, now = next((attempt.request.deadline for attempt in attempts), None), time.monotonic()
-        self._until = None if deadline is None else now + (deadline - now) / 2
 
     async def without_faults(self, first: Mapping[int, SentenceResult]) -> dict[int, SentenceResult]:
         """Those that are better than the first, with the attention that was wished for."""
@@ -86,14 +92,14 @@ class _SecondTries:
 
     async def read_back(self, first: Mapping[int, SentenceResult], reader: Reader) -> dict[int, SentenceResult]:
         """Those from which ``reader`` reads the text better than from the first, with the attention that was wished."""
-        best = {
-            (place, 0): answer.hypotheses[0]
-            for place, answer in first.items()
-            if self._attempts[place].may_be_read_back(answer)
-        }
+        best = dict[tuple[int, int], Hypothesis]()
+        for place, answer in first.items():
+            if self._attempts[place].may_be_read_back(answer):
+                best[place, 0] = answer.hypotheses[0]
+            await self._turn.over()
         readings = await self._readings(best, reader)
         badly = [place for (place, _), reading in readings.items() if self._attempts[place].reads_badly(reading)]
-        second = await self._searched({place: self._attempts[place].several() for place in badly})
+        second = await self._spare(badly, lambda place: self._attempts[place].several(), self._count)
         others = {
             (place, number): other for place, answer in second.items() for number, other in enumerate(answer.hypotheses)
         }
@@ -111,14 +117,13 @@ class _SecondTries:
         self, hypotheses: Mapping[tuple[int, int], Hypothesis], reader: Reader
     ) -> dict[tuple[int, int], Reading]:
         """Of hypotheses, by their sentence's place and their own."""
-        requests = dict[tuple[int, int], SentenceRequest]()
-        for (place, number), hypothesis in hypotheses.items():
-            attempt = self._attempts[place]
-            written = attempt.bundle.decode(hypothesis.target_ids).text
-            if written.strip() and (ask := reader.request(attempt.text, written, attempt.request)) is not None:
-                requests[place, number] = ask
-            await self._turn.over()
-        answers = await self._spare(requests, requests.__getitem__, engine=reader.engine)
+
+        def ask(key: tuple[int, int]) -> SentenceRequest | None:
+            attempt = self._attempts[key[0]]
+            written = attempt.bundle.decode(hypotheses[key].target_ids).text
+            return reader.request(attempt.text, written, attempt.request) if written.strip() else None
+
+        answers = await self._spare(hypotheses, ask, engine=reader.engine)
         return {key: Reading.of(answer) for key, answer in answers.items()}
 
     async def with_words(self, first: Mapping[int, SentenceResult]) -> dict[int, Checked]:
@@ -191,13 +196,13 @@ class _SecondTries:
     async def _spare(
         self,
         places: Iterable[_Place],
-        ask: Callable[[_Place], SentenceRequest],
+        ask: Callable[[_Place], SentenceRequest | None],
         count: Callable[[int], None] = _count_nothing,
         engine: Engine | None = None,
     ) -> dict[_Place, SentenceResult]:
         """The answers that there are in time, a part of the queue at once; nothing more where one part is refused.
 
-        ``engine``: another than that of the translations.
+        ``ask``: None for what cannot be asked; ``engine``: another than that of the translations.
         """
         engine = engine or self._engine
         found, waiting = dict[_Place, SentenceResult](), deque(places)
@@ -217,7 +222,7 @@ class _SecondTries:
         return found
 
     async def _part(
-        self, waiting: deque[_Place], ask: Callable[[_Place], SentenceRequest], engine: Engine
+        self, waiting: deque[_Place], ask: Callable[[_Place], SentenceRequest | None], engine: Engine
     ) -> dict[_Place, SentenceRequest]:
         """The requests of the first that wait, as many as go into a share of the queue; one, whatever it takes.
 
@@ -225,7 +230,10 @@ class _SecondTries:
         """
         part, room = dict[_Place, SentenceRequest](), engine.load().limit_tokens // _SHARE
         while waiting:
-            request = replace(ask(waiting[0]), deadline=self._until, spare=True)
+            if (asked := ask(waiting[0])) is None:
+                waiting.popleft()
+                continue
+            request = replace(asked, deadline=self._until, spare=True)
             room -= request.cost_tokens
             if part and room < 0:
                 break

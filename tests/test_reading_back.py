@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +18,7 @@ from service.bundle.repository import Bundle, Repository
 from service.bundle.tokenizer import EOS_ID
 from service.engine.decoding import Decoding, Sampling
 from service.engine.engine import Engine, EngineSettings
+from service.engine.errors import DeadlineError, QueueFullError, RuntimeFailureError, StoppedError
 from service.engine.hypothesis import FinishReason, Hypothesis
 from service.engine.onnx_model import open_model
 from service.engine.sentence import Priority, SentenceRequest, SentenceResult, Timings
@@ -137,6 +140,7 @@ def test_a_reader_is_of_the_other_direction(bundle: Bundle, reader: Reader) -> N
     assert not is_reader_of(change(other, target_languages=("de", "fr")), change(bundle, source_languages=("de", "fr")))
     judges_nothing = other.manifest.capabilities.model_copy(update={"prefix": False})
     assert not is_reader_of(change(other, capabilities=judges_nothing), bundle)
+    assert not is_reader_of(change(other, target_language_pieces={"de": "<2de>"}), bundle)
 
 
 # --- what is read back, and what is chosen ----------------------------------------------------------------------------
@@ -190,6 +194,30 @@ def test_the_truest_is_taken(bundle: Bundle) -> None:
     assert chosen(bundle, tried, first, -45.0) == DOUBLED
 
 
+def test_the_text_must_be_read_better(bundle: Bundle) -> None:
+    """A short hypothesis is likely because it is short."""
+    tried, first = attempt(bundle), hypothesis(bundle, DOUBLED, -6.5)
+    short = hypothesis(bundle, "Next week we fly.", -3.5)
+    assert chosen(bundle, tried, first, -25.0, (short, -33.0)) == DOUBLED
+    assert chosen(bundle, tried, first, -25.0, (short, -24.0)) == "Next week we fly."
+
+
+def test_what_was_denied_is_not_taken_back(bundle: Bundle) -> None:
+    """Nothing is searched again for a lost negation."""
+    tried = attempt(bundle, "Ich habe das Geld nicht genommen.")
+    alignment = bundle.manifest.alignment
+    assert alignment is not None
+
+    def looking(text: str, nats: float) -> Hypothesis:
+        one = hypothesis(bundle, text, nats)
+        shape = (len(one.target_ids), max(alignment.heads) + 1, len(tried.source.tokens))
+        return replace(one, attention={alignment.map: np.ones(shape, np.float32)})  # at every word, as much as can be
+
+    denied, said = looking("I didn't take the money.", -5.0), looking("I took the money.", -5.0)
+    assert chosen(bundle, tried, denied, -30.0, (said, -15.0)) == "I didn't take the money."
+    assert chosen(bundle, tried, said, -30.0, (denied, -15.0)) == "I didn't take the money."
+
+
 def test_what_is_much_less_likely_or_cut_or_has_another_fault_is_not_taken(bundle: Bundle) -> None:
     tried, first = attempt(bundle), hypothesis(bundle, DOUBLED, -3.6)
     assert chosen(bundle, tried, first, -99.0, (hypothesis(bundle, TRUE, -7.5), -1.0)) == TRUE
@@ -209,6 +237,7 @@ def test_what_is_taken_is_never_less_likely_by_both(
     others = [(hypothesis(bundle, text, own), back) for text, (own, back) in texts.items()]
     found = chosen(bundle, tried, first, read, *others)
     own, back = texts.get(found, (-3.6, read))
+    assert back >= read
     assert own + 0.35 * back >= -3.6 + 0.35 * read - 1e-4
     assert own >= -3.6 - 4.0 - 1e-4
 
@@ -252,13 +281,67 @@ def test_a_batch_changes_no_answer(bundle: Bundle, engine: Engine, reader: Reade
         assert alone.left_out == together[place].left_out
 
 
-def test_without_room_for_the_reader_the_first_answer_stands(bundle: Bundle, engine: Engine, reader: Reader) -> None:
-    stopped = Engine(open_model(reader.bundle), EngineSettings(workers=1))
-    stopped.stop()
+def test_all_of_the_attention_is_had_for_what_is_chosen(bundle: Bundle, engine: Engine, reader: Reader) -> None:
+    tried = attempt(bundle)
+    tried = replace(tried, request=replace(tried.request, attention="full"), attention="full")
+    first = given(engine, tried, DOUBLED)
+    (found,) = asyncio.run(checked(engine, [tried], {0: first}, reader=reader)).values()
+    (best,) = found.result.hypotheses
+    assert "Ryanair" in written(bundle, found.result)
+    assert set(best.attention) == set(first.hypotheses[0].attention)
+    assert len(best.attention) > 1
+
+
+@pytest.mark.parametrize(
+    "error", [QueueFullError(9, 9, 9), StoppedError("stopped"), DeadlineError("late"), RuntimeFailureError("broken")]
+)
+@pytest.mark.parametrize("answered", [0, 1])
+def test_where_the_reader_fails_the_first_answer_stands(
+    bundle: Bundle, engine: Engine, reader: Reader, monkeypatch: pytest.MonkeyPatch, error: Exception, answered: int
+) -> None:
+    """At once, or when the beam's hypotheses are to be read: refused, or failed under way."""
+    submit, calls = Engine.submit, list[int]()
+
+    def refusing(running: Engine, requests: Sequence[SentenceRequest]) -> list[Future[SentenceResult]]:
+        if running is not reader.engine:
+            return submit(running, requests)
+        calls.append(len(requests))
+        if len(calls) <= answered:
+            return submit(running, requests)
+        if isinstance(error, QueueFullError | StoppedError):
+            raise error
+        failed = [Future[SentenceResult]() for _ in requests]
+        for one in failed:
+            one.set_exception(error)
+        return failed
+
     tried = attempt(bundle)
     first = given(engine, tried, DOUBLED)
     without = asyncio.run(checked(engine, [tried], {0: first}))
-    assert asyncio.run(checked(engine, [tried], {0: first}, reader=Reader(reader.bundle, stopped))) == without
+    monkeypatch.setattr(Engine, "submit", refusing)
+    assert asyncio.run(checked(engine, [tried], {0: first}, reader=reader)) == without
+    assert len(calls) == answered + 1
+
+
+def test_it_has_half_of_the_time_of_all_second_tries(
+    bundle: Bundle, engine: Engine, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left out must still be told, and that is asked behind it."""
+    submit, deadlines = Engine.submit, list[float]()
+
+    def seen(running: Engine, requests: Sequence[SentenceRequest]) -> list[Future[SentenceResult]]:
+        if running is reader.engine:
+            deadlines.extend(request.deadline for request in requests if request.deadline is not None)
+        return submit(running, requests)
+
+    tried = attempt(bundle)
+    first, end = given(engine, tried, DOUBLED), time.monotonic() + 100
+    late = replace(tried, request=replace(tried.request, deadline=end))
+    monkeypatch.setattr(Engine, "submit", seen)
+    assert "Ryanair" in written(bundle, asyncio.run(checked(engine, [late], {0: first}, reader=reader))[0].result)
+    assert len(deadlines) > 1
+    assert len(set(deadlines)) == 1
+    assert 70 < end - deadlines[0] < 80
 
 
 def test_greedy_search_is_not_read_back(bundle: Bundle, engine: Engine, reader: Reader) -> None:

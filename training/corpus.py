@@ -248,6 +248,9 @@ def _prepare(config: Config, directory: Path, inputs: dict[str, str], progress: 
     pieces = [language_piece(language) for language in sorted(languages)]
     if config.start_from is not None and isinstance(config.corpus, FileCorpus):
         _check_start(config.start_from, directory, bool(languages), progress)
+        if config.start_interpolation is not None:
+            between = config.start_interpolation.between
+            _check_start(between, directory, bool(languages), progress, "start_interpolation.between")
     taken = dict[str, str]()
     for side in SIDES:
         path = directory / f"{side}.spm"
@@ -346,7 +349,7 @@ def _take_tokenizer(config: Config, start: Path, directory: Path, side: str, pie
     return tokenizer
 
 
-def _check_start(start: Path, directory: Path, both_ways: bool, progress: Progress) -> None:
+def _check_start(start: Path, directory: Path, both_ways: bool, progress: Progress, field: str = "start_from") -> None:
     """Raises CorpusError where a run to start from was trained on what is the test here: no score would be clean.
     Tells where it was trained on what is validation, and of a bundle, which has no text, that it is not known."""
     if (bundle := StartBundle.at(start)) is not None:
@@ -355,7 +358,7 @@ def _check_start(start: Path, directory: Path, both_ways: bool, progress: Progre
         ]
         if others:
             progress(
-                f"start_from: {start} held out others than the {' and '.join(others)} here: it may have been trained "
+                f"{field}: {start} held out others than the {' and '.join(others)} here: it may have been trained "
                 "on some of them, and then its measures are too good"
             )
         return
@@ -369,9 +372,7 @@ def _check_start(start: Path, directory: Path, both_ways: bool, progress: Progre
         report = Report()
         kept = sum(1 for _ in without(Corpus(start / "data").examples("training"), seen, report, part))
         if count := report.refused.total():
-            found = (
-                f"start_from: {count} of the {kept + count} pairs that {start} was trained on are of the {part} here"
-            )
+            found = f"{field}: {count} of the {kept + count} pairs that {start} was trained on are of the {part} here"
             if part == "test":
                 raise CorpusError(f"{found}: hold out the same in both (corpus.held_out and corpus.filters)")
             progress(f"{found}: its measures are too good by as much")

@@ -140,6 +140,8 @@ def evaluate_texts(
     used = decoding or default_decoding(bundle)
     search = f"beam {used.beam_size}, length penalty {used.length_penalty:g}"
     console.print("greedy search" if used.is_plain else search, highlight=False)
+    with _reader_of(bundle, "fp32") as reader:
+        console.print(f"read back by {reader.bundle.label if reader else 'none'}", highlight=False)
     for signature in sorted(signatures):
         console.print(signature, highlight=False, markup=False)
     return scores
@@ -173,7 +175,18 @@ def translations(
 ) -> list[Translation]:
     """As the service does: sentence by sentence where the bundle says so, by the model's own search where none is
     named, and read back by the newest version that stands beside it of the model that it names."""
-    decoding = decoding or default_decoding(bundle)
+    with _reader_of(bundle, precision) as reader:
+        return _translations(bundle, texts, precision, target_language, decoding or default_decoding(bundle), reader)
+
+
+def _translations(
+    bundle: Bundle,
+    texts: Sequence[str],
+    precision: Precision,
+    target_language: str,
+    decoding: Decoding,
+    reader: Reader | None,
+) -> list[Translation]:
     most = bundle.manifest.limits.max_target_tokens
     parts = [parts_of(bundle, text, target_language=target_language) for text in texts]
     sentences = [part.of(text) for text, of_text in zip(texts, parts, strict=True) for part in of_text]
@@ -197,8 +210,7 @@ def translations(
         for place, attempt in enumerate(attempts):
             while (longer := attempt.longer(results[place])) is not None:
                 (results[place],) = engine.translate([longer])
-        with _reader_of(bundle, precision) as reader:
-            found = asyncio.run(checked(engine, attempts, dict(enumerate(results)), reader=reader))
+        found = asyncio.run(checked(engine, attempts, dict(enumerate(results)), reader=reader))
     finally:
         engine.stop()
     best = (
@@ -217,10 +229,16 @@ def translations(
 
 @contextmanager
 def _reader_of(bundle: Bundle, precision: Precision) -> Iterator[Reader | None]:
-    """The model that reads its translations back, where it stands beside it."""
+    """The newest version of the model that reads its translations back, where it stands beside it.
+
+    Raises TrainingError where that is refused: scores would not be those of what is served.
+    """
     name, models = bundle.manifest.read_back_by, Repository(bundle.directory.parents[1])
-    versions = [] if name is None else models.versions().get(name, [])
-    reader = None if name is None or not versions else models.load(name, max(versions))
+    versions = models.versions().get(name, []) if name is not None else []
+    try:
+        reader = models.load(name, versions[0]) if name is not None and versions else None
+    except BundleError as error:
+        raise TrainingError(f"{bundle.label} is read back by a bundle that is refused: {error}") from error
     if reader is None or not is_reader_of(reader, bundle):
         yield None
         return

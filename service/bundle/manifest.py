@@ -251,8 +251,10 @@ class Manifest(_Part):
             raise ValueError("alignment is absent, and there are attention_maps: choose one of them")
         if self.finds_omissions and not (self.alignment and self.capabilities.prefix and self.capabilities.beam):
             raise ValueError("finds_omissions needs an alignment, and a model with a prefix and a beam")
-        if self.read_back_by is not None and not self.capabilities.beam:
-            raise ValueError(f"read_back_by is {self.read_back_by}, and the model has no beam to choose from")
+        if self.read_back_by is not None and not (self.capabilities.prefix and self.capabilities.beam):
+            raise ValueError(
+                f"read_back_by is {self.read_back_by}, and the model has no prefix, or no beam to choose from"
+            )
         return self
 
     def _check_alignment(self, alignment: AlignmentEntry, maps: dict[str, AttentionMapEntry]) -> None:

@@ -140,13 +140,14 @@ def test_omissions_are_found_by_models_that_can_be_asked(letters: Bundle, lackin
         Manifest.from_bytes(_changed(letters.manifest, without), "there/manifest.json")
 
 
-def test_what_is_read_back_is_chosen_from_a_beam(letters: Bundle) -> None:
+@pytest.mark.parametrize("lacking", ["prefix", "beam"])
+def test_what_is_read_back_is_chosen_from_a_beam(letters: Bundle, lacking: str) -> None:
     found = _changed(letters.manifest, lambda values: values.update(read_back_by="srettel"))
     assert Manifest.from_bytes(found, "here").read_back_by == "srettel"
 
     def without(values: dict[str, Any]) -> None:
         values.update(read_back_by="srettel")
-        values["capabilities"]["beam"] = False
+        values["capabilities"][lacking] = False
 
-    with pytest.raises(BundleError, match="read_back_by is srettel, and the model has no beam to choose from"):
+    with pytest.raises(BundleError, match="read_back_by is srettel, and the model has no prefix, or no beam"):
         Manifest.from_bytes(_changed(letters.manifest, without), "there/manifest.json")
