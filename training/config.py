@@ -458,7 +458,7 @@ class ExportConfig(_Section):
     beam_size: Annotated[int, Field(ge=1, le=64)] = 1  # of calls that do not say it; 1: greedy search
     length_penalty: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0  # likewise
     keeps_literals: bool = False  # the service looks for emoji, addresses and the like in translations, and asks again
-    finds_omissions: bool = False  # likewise for words that no target word looks at; of models with an alignment
+    finds_omissions: bool = False  # likewise for words hardly looked at; of models with an alignment
     #: A model of the other direction, by name: the service has it read translations back, and chooses the truest.
     read_back_by: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")] | None = None
     golden_sentences: list[str | Annotated[list[str], Field(min_length=1)] | GoldenText] = Field(min_length=1)

@@ -191,6 +191,17 @@ def test_what_the_first_run_was_trained_on_is_not_held_out(tmp_path: Path) -> No
     assert not refused.run_directory.joinpath("data").exists()
 
 
+def test_nor_is_what_the_other_end_of_an_interpolation_was_trained_on(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    clean, other = of_files(tmp_path, 30), of_files(tmp_path / "other", 10)
+    for config in (clean, other):
+        prepare(config, ignore_progress)
+    run = of_files(tmp_path, 30, clean.run_directory)
+    line = {"between": str(other.run_directory), "share": 0.5}
+    with pytest.raises(CorpusError, match=r"start_interpolation.between: 20 of the 75 pairs .* are of the test here"):
+        prepare(Config.model_validate(run.model_dump(mode="json") | {"start_interpolation": line}), ignore_progress)
+
+
 def test_that_it_was_trained_on_what_is_validation_is_told(tmp_path: Path) -> None:
     one = of_files(tmp_path, 10)
     first = prepare(one, ignore_progress)
