@@ -7,7 +7,8 @@ stands in the text is about as likely. Pure functions of words; no model. Called
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
 
 from service.attention.words import Word
@@ -33,9 +34,27 @@ def respelled_names(source: Sequence[Word], translation: Sequence[Word]) -> list
         for place, word in enumerate(source)
         if place not in numbered
         and _may_be_name(word)
-        and not _is_there(word, there)
+        and not _is_there(word.text.casefold(), there)
         and any(_are_alike(word.text, one.text) for one in written)
     ]
+
+
+def unread_names(source: Sequence[Word], translation: Sequence[Word], is_foreign: Callable[[str], bool]) -> list[Word]:
+    """Words of ``source`` with a capital and a letter that no word of the vocabulary has (the "ễ" of Nguyễn), which
+    ``translation`` has neither so nor without its accents: of such a letter the model makes any, byte by byte.
+    """
+    there = {_without_accents(word.text) for word in translation}
+    return [
+        word
+        for word in source
+        if _may_be_name(word)
+        and any(map(is_foreign, unicodedata.normalize("NFC", word.text)))
+        and not _is_there(_without_accents(word.text), there)
+    ]
+
+
+def _without_accents(text: str) -> str:
+    return "".join(one for one in unicodedata.normalize("NFKD", text) if not unicodedata.combining(one)).casefold()
 
 
 def _may_be_name(word: Word) -> bool:
@@ -44,9 +63,8 @@ def _may_be_name(word: Word) -> bool:
     return not word.special and len(text) >= _LEAST_LETTERS and text.isalpha() and text.istitle()
 
 
-def _is_there(word: Word, there: set[str]) -> bool:
+def _is_there(text: str, there: set[str]) -> bool:
     """As it is, or with the "s" of a genitive more or less."""
-    text = word.text.casefold()
     return bool({text, f"{text}s", text.removesuffix("s"), f"{text}'s"} & there)
 
 

@@ -24,7 +24,7 @@ from service.engine.decoding import Decoding
 from service.engine.hypothesis import FinishReason, Hypothesis
 from service.engine.sentence import SentenceRequest, SentenceResult, likely_target_tokens
 from service.literals import Literal, added, literals, missing
-from service.names import respelled_names
+from service.names import respelled_names, unread_names
 from service.negations import denies, negations
 from service.reading_back import Reading
 from service.sentences import Span
@@ -143,10 +143,9 @@ class Attempt:
         if faults.circles and not decoding.no_repeat_ngram:
             wider = replace(wider, no_repeat_ngram=_NO_REPEAT)
         if faults.left_out or faults.added:
-            wider = self._with_phrases(wider, self.kept)
+            wider = self._with_phrases(wider, (*self.kept, *_literals_of(self._unread(best))))
         elif faults.respelled:
-            names = [Literal(_span(word), word.text) for word in self._respelled(best)]
-            wider = self._with_phrases(wider, (*self.kept, *names))
+            wider = self._with_phrases(wider, (*self.kept, *_literals_of(self._respelled(best))))
         if faults.added:
             wider = replace(wider, suppressed_ids=wider.suppressed_ids | self._other_characters())
         return self._asked(wider, least_attention(self.bundle) if manifest.capabilities.prefix else self.attention)
@@ -392,9 +391,15 @@ class Attempt:
         )
 
     def _respelled(self, hypothesis: Hypothesis) -> list[Word]:
-        """Names of the text that it changes a letter or two of."""
+        """Names of the text that it changes a letter or two of, or that have letters that the model cannot read."""
         written = self.bundle.decode(hypothesis.target_ids)
-        return respelled_names(self._words, words_of(written.text, written.tokens))
+        respelled = respelled_names(self._words, words_of(written.text, written.tokens))
+        return list(dict.fromkeys((*respelled, *self._unread(hypothesis))))
+
+    def _unread(self, hypothesis: Hypothesis) -> list[Word]:
+        """Those alone whose letters the model cannot read."""
+        written = self.bundle.decode(hypothesis.target_ids)
+        return unread_names(self._words, words_of(written.text, written.tokens), self.bundle.is_foreign)
 
     def _other_characters(self) -> frozenset[int]:
         """Bytes that begin characters such as the text has none of."""
@@ -417,6 +422,10 @@ class Attempt:
         before = "" if begin == 0 or self.text[begin - 1].isspace() else _NO_SPACE
         tokens = self.bundle.target_tokenizer.encode(before + literal.text).tokens
         return tuple(token.id for token in tokens if not token.special and token.begin >= len(before))
+
+
+def _literals_of(words: Sequence[Word]) -> list[Literal]:
+    return [Literal(_span(word), word.text) for word in words]
 
 
 def _span(word: Word) -> Span:

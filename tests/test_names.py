@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.attention.words import Word, segment
-from service.names import respelled_names
+from service.names import respelled_names, unread_names
 
 
 def words(text: str, tokens: int = 2) -> list[Word]:
@@ -47,3 +47,22 @@ def test_what_is_found_is_of_the_text_and_not_of_the_translation(text: str, tran
     found = respelled_names(words(text), words(translation))
     assert all(word.text in text and word.text not in {one.text for one in words(translation)} for word in found)
     assert respelled_names(words(text), words(text)) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "translation", "found"),
+    [
+        ("Frau Nguyễn wohnt hier.", "Ms. Nguy Writer lives here.", ["Nguyễn"]),
+        ("Frau Nguyễn wohnt hier.", "Ms. Nguyễn lives here.", []),
+        ("Frau Nguyễn wohnt hier.", "Ms. Nguyen lives here.", []),  # as many write it
+        ("Ms. Nguyễn's house", "Frau Nguyễns Haus", []),
+        ("Herr Łukasz lacht.", "Mr. Kasz laughs.", ["Łukasz"]),
+        ("Herr Jürgens lacht.", "Mr. Juergens laughs.", []),  # the vocabulary has its letters
+        ("ein nguyễn", "a nothing", []),  # no capital
+        ("NGUYỄN", "nothing", []),  # read in another form
+    ],
+)
+def test_names_with_letters_that_cannot_be_read(text: str, translation: str, found: list[str]) -> None:
+    known = frozenset("abcdefghijklmnopqrstuvwxyzäöüABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    unread = unread_names(words(text), words(translation), lambda letter: letter not in known)
+    assert [word.text for word in unread] == found
