@@ -43,6 +43,17 @@ def hardly_looked_at(weights: Floats, words: Sequence[Word]) -> list[tuple[float
     ]
 
 
+def run_around(word: Word, hardly: Collection[Word], words: Sequence[Word]) -> Span:
+    """``word`` and those beside it that are of ``hardly`` too, up to punctuation. The "nach" of "nach Verlängerung"
+    goes with it: without the noun alone the text is no longer one that could be translated so."""
+    first = last = words.index(word)
+    while first > 0 and words[first - 1] in hardly:
+        first -= 1
+    while last + 1 < len(words) and words[last + 1] in hardly:
+        last += 1
+    return Span(words[first].begin, words[last].end)
+
+
 def _is_word(word: Word) -> bool:
     return not word.special and any(map(str.isalnum, word.text))
 

@@ -19,7 +19,7 @@ from service.attention.words import Word, words_of
 from service.bundle.manifest import AttentionVariant
 from service.bundle.repository import Bundle
 from service.bundle.tokenizer import EOS_ID, UNK_ID, TokenizedText
-from service.coverage import MOST_NATS, hardly_looked_at, is_written_alike, tells_something, without
+from service.coverage import MOST_NATS, hardly_looked_at, is_written_alike, run_around, tells_something, without
 from service.engine.decoding import Decoding
 from service.engine.hypothesis import FinishReason, Hypothesis
 from service.engine.sentence import SentenceRequest, SentenceResult, likely_target_tokens
@@ -247,8 +247,18 @@ class Attempt:
 
     def request_without(self, word: Word, result: SentenceResult) -> SentenceRequest:
         """What to ask to learn how likely the best hypothesis is of the text without ``word``, one of ``doubtful``."""
+        return self._request_without(_span(word), result)
+
+    def request_without_run(self, word: Word, result: SentenceResult) -> SentenceRequest | None:
+        """Likewise without those beside it that are hardly looked at either; None where there is none, or no text would
+        be left."""
+        hardly = {one for _, one in self._all_hardly_looked_at(result.hypotheses[0])}
+        run = run_around(word, hardly, self._words)
+        return None if run == _span(word) or not without(self.text, run) else self._request_without(run, result)
+
+    def _request_without(self, span: Span, result: SentenceResult) -> SentenceRequest:
         given = result.hypotheses[0].target_ids
-        rest = without(self.text, _span(word))
+        rest = without(self.text, span)
         return replace(
             self.request,
             source_ids=tuple(self.bundle.encode_ids(rest, self.target_language)),
@@ -323,17 +333,20 @@ class Attempt:
 
     def _hardly_looked_at(self, hypothesis: Hypothesis) -> list[tuple[float, Word]]:
         """Without what tells nothing, and what is looked for by itself (``kept``)."""
+        return [
+            (most, word)
+            for most, word in self._all_hardly_looked_at(hypothesis)
+            if tells_something(word.text, self.bundle.unaligned_words)
+            and not any(one.span.begin < word.end and word.begin < one.span.end for one in self.kept)
+        ]
+
+    def _all_hardly_looked_at(self, hypothesis: Hypothesis) -> list[tuple[float, Word]]:
         alignment = self.bundle.manifest.alignment
         if alignment is None or not self._tells(hypothesis):
             return []
         weights: Floats = aligned(hypothesis.attention[alignment.map], alignment)
         written = weights[[one != EOS_ID for one in hypothesis.target_ids]]
-        return [
-            (most, word)
-            for most, word in hardly_looked_at(written, self._words)
-            if tells_something(word.text, self.bundle.unaligned_words)
-            and not any(one.span.begin < word.end and word.begin < one.span.end for one in self.kept)
-        ]
+        return hardly_looked_at(written, self._words)
 
     @cached_property
     def _words(self) -> tuple[Word, ...]:

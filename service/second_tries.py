@@ -164,19 +164,37 @@ class _SecondTries:
         """The doubted words that the answers do not rest on, in the text's order; and the places of which not every
         word could be tested."""
         tests = [(place, word) for place, words in doubts.items() for word in words]
-
-        def ask(test: tuple[int, Word]) -> SentenceRequest:
-            place, word = test
-            return self._attempts[place].request_without(word, answers[place])
-
-        tested = await self._spare(tests, ask)
+        tested = await self._rests(
+            tests, answers, lambda place, word: self._attempts[place].request_without(word, answers[place])
+        )
+        # What the text cannot do without by itself, it may without the words that go with it.
+        runs = dict[tuple[int, Word], SentenceRequest]()
+        for (place, word), rests in tested.items():
+            if rests and (ask := self._attempts[place].request_without_run(word, answers[place])) is not None:
+                runs[place, word] = ask
+            await self._turn.over()
+        with_run = await self._rests(runs, answers, lambda place, word: runs[place, word])
         found = dict[int, list[Word]]()
-        for (place, word), without_it in tested.items():
-            if not self._attempts[place].rests_on_it(answers[place], without_it):
+        for (place, word), rests in (tested | with_run).items():
+            if not rests:
                 found.setdefault(place, []).append(word)
         untested = {place for place, word in tests if (place, word) not in tested}
+        untested |= {place for place, word in runs if (place, word) not in with_run}
         in_order = {place: tuple(sorted(words, key=lambda word: word.begin)) for place, words in found.items()}
         return in_order, untested
+
+    async def _rests(
+        self,
+        tests: Iterable[tuple[int, Word]],
+        answers: Mapping[int, SentenceResult],
+        ask: Callable[[int, Word], SentenceRequest],
+    ) -> dict[tuple[int, Word], bool]:
+        """Do the answers rest on what ``ask`` takes out of their texts? As far as there is time."""
+        tested = await self._spare(tests, lambda test: ask(*test))
+        return {
+            (place, word): self._attempts[place].rests_on_it(answers[place], without_it)
+            for (place, word), without_it in tested.items()
+        }
 
     async def _with_attention(self, chosen: Mapping[int, SentenceResult]) -> dict[int, SentenceResult]:
         """``chosen`` with the attention that was wished for; without those for which there was no time."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from service.attention.words import Word, words_of
 from service.bundle.repository import Bundle, Repository
-from service.coverage import LEAST_WEIGHT, hardly_looked_at, is_written_alike, tells_something, without
+from service.coverage import LEAST_WEIGHT, hardly_looked_at, is_written_alike, run_around, tells_something, without
 from service.sentences import Span
 from tests.conftest import EXPORTED
 
@@ -50,6 +50,23 @@ def test_the_weights_of_a_words_tokens_are_summed() -> None:
 def test_a_word_that_no_token_looks_at_the_most_is_a_doubt_up_to_half(second: list[float], doubted: bool) -> None:
     weights = np.array([[0.36, 0.64, 0.0], second], np.float32)
     assert ("a" in [word.text for _, word in hardly_looked_at(weights, words("a", "b", "c"))]) == doubted
+
+
+@pytest.mark.parametrize(
+    ("word", "hardly", "run"),
+    [
+        ("Ryanair", ["mit", "Ryanair"], "mit Ryanair"),
+        ("Ryanair", ["wir", "mit"], "wir mit Ryanair"),
+        ("Ryanair", ["Ryanair"], "Ryanair"),
+        ("Ryanair", ["wir", "nach", "Bonn"], "Ryanair nach Bonn"),
+        ("wir", ["wir", "mit", "Bonn"], "wir mit"),
+    ],
+)
+def test_a_run_is_what_is_hardly_looked_at_on_both_sides(word: str, hardly: list[str], run: str) -> None:
+    text = "wir mit Ryanair nach Bonn"
+    all_of_it = words(*text.split())
+    of = {one.text: one for one in all_of_it}
+    assert run_around(of[word], [of[one] for one in hardly], all_of_it).of(text) == run
 
 
 def test_punctuation_and_special_tokens_are_no_words() -> None:

@@ -433,6 +433,30 @@ def test_a_text_in_capitals_is_looked_through_as_it_is_read(bundle: Bundle, engi
     assert texts(tried.doubtful(first)) == ["ZALANDO"]
 
 
+def test_what_the_text_cannot_do_without_is_tested_with_the_words_that_go_with_it(
+    bundle: Bundle, engine: Engine
+) -> None:
+    """ "Das Spiel nach endete" is no text; without the preposition too it is."""
+    tried = attempt(bundle, "Die Mannschaft gewann das Spiel nach Verlängerung mit drei zu zwei.")
+    first = given(engine, tried, "The team won the game with three to two.")
+    (word,) = (one for one in tried.doubtful(first) if one.text == "Verlängerung")
+    with_it = tried.request_without_run(word, first)
+    assert with_it is not None
+    assert (
+        bundle.source_tokenizer.decode(with_it.source_ids).text == "Die Mannschaft gewann das Spiel mit drei zu zwei."
+    )
+    assert not tried.rests_on_it(first, *engine.translate([with_it]))
+    begun = replace(tried, request=replace(tried.request, decoding=Decoding(prefix_ids=(7,))))
+    assert "Verlängerung" in run(engine, begun, first)[1]
+
+
+def test_of_a_word_that_stands_alone_there_is_no_run(bundle: Bundle, engine: Engine) -> None:
+    tried = attempt(bundle, "Zalando!")
+    first = given(engine, tried, "Yes!")
+    (word, *_) = words_of(tried.text, tried.source.tokens)
+    assert tried.request_without_run(word, first) is None
+
+
 def test_all_of_the_attention_is_had_for_what_is_chosen(bundle: Bundle, engine: Engine) -> None:
     tried = attempt(bundle, decoding=Decoding(beam_size=4, length_penalty=1.0))
     tried = replace(tried, request=replace(tried.request, attention="full"), attention="full")

@@ -18,6 +18,7 @@ from service.bundle.manifest import Precision
 from service.bundle.repository import Bundle, Repository
 from service.literals import missing
 from service.negations import denies
+from service.reading_back import is_reader_of
 from service.recovery import kept_literals
 from training.config import load_config
 from training.evaluate import judge_ambiguity, score_examples, translate_texts, translations
@@ -265,6 +266,25 @@ def test_what_the_first_search_leaves_out_is_found_and_searched_for(translators:
         translators["tatoeba-de-en"], ["Ich habe mir bei IKEA ein Billy-Regal für 49,99 € gekauft."]
     )
     assert "IKEA" in bought
+
+
+@pytest.mark.parametrize("name", TRANSLATORS)
+def test_names_of_other_alphabets_letters_are_kept(translators: dict[str, Bundle], name: str) -> None:
+    """The vocabularies have no ễ, ł, ğ or ř in any word: they are written byte by byte."""
+    english = name == "tatoeba-en-de"
+    lives = "{} lives in Graz." if english else "{} wohnt in Graz."
+    names = ["Nguyễn", "Łukasz", "Erdoğan", "Dvořák", "Wiśniewski", "Yıldız", "Şahin", "Håkon"]
+    title = "Mr. " if english else "Herr "
+    found = translate_texts(translators[name], [lives.format(title + one) for one in names])
+    assert [one for one, text in zip(names, found, strict=True) if one not in text] == []
+
+
+@pytest.mark.parametrize("name", TRANSLATORS)
+def test_each_reads_the_translations_of_the_other(translators: dict[str, Bundle], name: str) -> None:
+    bundle = translators[name]
+    (other,) = set(TRANSLATORS) - {name}
+    assert bundle.manifest.read_back_by == other
+    assert is_reader_of(translators[other], bundle)
 
 
 def test_what_denies_is_not_lost_unseen(translators: dict[str, Bundle]) -> None:
