@@ -2,7 +2,7 @@
 translations, of those by people, where most alarms are false, and of those by people from which a name or a number was
 taken out, where it should be told; and of texts that deny something (``service.negations``).
 
-    heed-train prepare training/configs/tatoeba-de-en-v9.yaml       # and en-de: the test part
+    heed-train prepare training/configs/tatoeba-de-en-v10.yaml       # and en-de: the test part
     python -m benchmarks.omissions [LIMIT] [MODELS]
 
 Prints Markdown for docs/benchmarks.md, and on standard error ten examples of each kind.

@@ -42,6 +42,9 @@ _CODE = re.compile(
     r"(?:\d++(?:-\d++){1,6}+-[A-Z]{1,3}\d*+|\d{3,}+-[A-Z]{1,3}\d++)(?![\w-])"
 )
 _NUMBER = re.compile(rf"{_MARKED}(?![\w/]|-[^\W\d]|:\d)")
+# Thousands: with one mark alone it may be a fraction (1,250 is little more than one in German).
+_GROUPED = re.compile(r"\d{1,3}(?:,\d{3}){2,}|\d{1,3}(?:\.\d{3}){2,}")
+_GROUP_MARKS = {"de": ".", "en": ","}
 _NO_CENTS = re.compile(r"[.,]00$")
 _MARK_BETWEEN_DIGITS = re.compile(r"(?<=\d)[.,'’\u00a0\u202f](?=\d)")
 # Each language writes these its own way, or in words.
@@ -187,6 +190,17 @@ def missing(wanted: Sequence[Literal], translation: str, language: str = "") -> 
                 continue
         lost.append(literal)
     return tuple(sorted(lost, key=lambda literal: literal.span.begin))
+
+
+def as_written_in(literal: Literal, language: str) -> str:
+    """How a translation is made to write it; empty where nothing says which of several ways is the right one."""
+    if literal.as_it_is:
+        return literal.text
+    if language not in _GROUP_MARKS:
+        return ""
+    if literal.text in _UNITS and literal.text.isalpha():
+        return literal.text  # both languages abbreviate alike
+    return re.sub(r"[.,]", _GROUP_MARKS[language], literal.text) if _GROUPED.fullmatch(literal.text) else ""
 
 
 def added(text: str, translation: str, is_foreign: IsForeign) -> int:

@@ -7,6 +7,7 @@ what is served.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
@@ -23,7 +24,7 @@ from service.coverage import MOST_NATS, hardly_looked_at, is_written_alike, run_
 from service.engine.decoding import Decoding
 from service.engine.hypothesis import FinishReason, Hypothesis
 from service.engine.sentence import SentenceRequest, SentenceResult, likely_target_tokens
-from service.literals import Literal, added, literals, missing
+from service.literals import Literal, added, as_written_in, literals, missing
 from service.names import respelled_names, unread_names
 from service.negations import denies, negations
 from service.reading_back import Reading
@@ -34,6 +35,8 @@ _BEAM = 8
 _LONGEST_ROUND = 12  # tokens: an emoji may take eight
 _MOST_ROUNDS = 3  # "very, very, very" is none
 _NO_REPEAT = 4  # tokens, where a translation went round in circles
+# Two words or more, and at once the same again: "to Lisbon to Lisbon".
+_DOUBLED = re.compile(r"(?<!\w)(\w+(?:\W+\w+){1,5})\W+\1(?!\w)")
 _NO_SPACE = "("  # what stands behind it has none before it, and no piece is made of both
 _MOST_NATS = 15.0  # that a translation may be less likely for each fault less; those that read well cost 1 to 13
 _MOST_NATS_FOR_NAME = 3.0  # likewise for each name that keeps its letters; for more it is the other language's own form
@@ -353,6 +356,11 @@ class Attempt:
         return words_of(self.text, self.source.tokens)
 
     @cached_property
+    def _says_nothing_twice(self) -> bool:
+        words = re.findall(r"\w+", self.text.casefold())
+        return len(words) == len(set(words))
+
+    @cached_property
     def _negations(self) -> list[Word]:
         """Those of the text; none where it may be of several languages, or what it is translated to is not known."""
         reads = _only(self.bundle.manifest.source_languages)
@@ -397,7 +405,7 @@ class Attempt:
             return Faults()
         most = max(_MOST_ROUNDS, _rounds(self.request.source_ids))
         return Faults(
-            circles=_rounds(hypothesis.target_ids) > most,
+            circles=_rounds(hypothesis.target_ids) > most or (self._says_nothing_twice and _is_doubled(written)),
             left_out=len(missing(self.kept, written, self._writes)),
             added=added(self.text, written, self.bundle.is_foreign),
             respelled=len(self._respelled(hypothesis)),
@@ -424,16 +432,16 @@ class Attempt:
     def _phrases(self, kept: Sequence[Literal]) -> tuple[tuple[int, ...], ...]:
         """What must be written, in tokens, as far as it can be; nothing where there is no room for it."""
         never = {UNK_ID, *self.request.decoding.suppressed_ids}
-        cut = (self._cut(literal) for literal in kept if literal.as_it_is)
+        cut = (self._cut(literal.span, text) for literal in kept if (text := as_written_in(literal, self._writes)))
         phrases = tuple(ids for ids in cut if ids and never.isdisjoint(ids))
         room = self.request.max_target_tokens - 1
         return phrases if sum(map(len, phrases)) <= room else ()
 
-    def _cut(self, literal: Literal) -> tuple[int, ...]:
-        """Its tokens, with a space before them where there is one in the text."""
-        begin = literal.span.begin
+    def _cut(self, span: Span, text: str) -> tuple[int, ...]:
+        """The tokens of ``text``, with a space before them where there is one before ``span``."""
+        begin = span.begin
         before = "" if begin == 0 or self.text[begin - 1].isspace() else _NO_SPACE
-        tokens = self.bundle.target_tokenizer.encode(before + literal.text).tokens
+        tokens = self.bundle.target_tokenizer.encode(before + text).tokens
         return tuple(token.id for token in tokens if not token.special and token.begin >= len(before))
 
 
@@ -443,6 +451,10 @@ def _literals_of(words: Sequence[Word]) -> list[Literal]:
 
 def _span(word: Word) -> Span:
     return Span(word.begin, word.end)
+
+
+def _is_doubled(text: str) -> bool:
+    return _DOUBLED.search(text.casefold()) is not None
 
 
 def _rounds(ids: Sequence[int]) -> int:

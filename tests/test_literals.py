@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.literals import Literal, added, literals, missing
+from service.literals import Literal, added, as_written_in, literals, missing
+from service.sentences import Span
 
 GERMAN = frozenset("abcdefghijklmnopqrstuvwxyzäöüßéèàABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÜ")
 
@@ -211,3 +212,20 @@ def test_long_texts_take_no_longer_than_their_length() -> None:
         missing(literals(text, is_foreign, "de"), text[:-10], "de")
         missing(literals(text, is_foreign, "en"), text[10:-10].replace("5", "6"), "en")
         assert time.perf_counter() - begun < 5.0  # a hundred times what they take
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "written"),
+    [
+        ("1,400,000,000", "de", "1.400.000.000"),
+        ("1.400.000.000", "en", "1,400,000,000"),
+        ("1.400.000.000", "fr", ""),  # not known
+        ("1,250", "de", ""),  # little more than one, or twelve hundred and fifty
+        ("1,299.99", "de", ""),
+        ("cm", "en", "cm"),
+        ("%", "de", ""),  # Prozent, mostly
+    ],
+)
+def test_a_number_or_a_unit_is_written_as_the_language_writes_it(text: str, language: str, written: str) -> None:
+    assert as_written_in(Literal(Span(0, len(text)), text, as_it_is=False), language) == written
+    assert as_written_in(Literal(Span(0, len(text)), text), language) == text

@@ -263,3 +263,24 @@ def test_in_the_engine_what_is_kept_is_there_or_the_first_answer_stays(keeper: B
         kept += bool(ended)
     assert tried_again > 10
     assert kept > 5
+
+
+@pytest.mark.parametrize(
+    ("text", "translation", "circles"),
+    [
+        ("Wir fliegen mit Ryanair nach Lissabon.", "We're flying to Lisbon to Lisbon.", True),
+        ("Die Vorlesung beginnt im Saal.", "The lecture begins at 8:15 a.m. at 8:15 a.m.", True),
+        ("Wir fliegen nach Lissabon.", "We're flying to Lisbon, very, very far.", False),  # one word
+        ("Wir fliegen nach Lissabon.", "We're flying, then we fly to Lisbon.", False),
+        ("Er lernt es Schritt für Schritt.", "He learns it step by step by step.", False),  # the text says one twice
+    ],
+)
+def test_two_words_that_are_said_twice_are_circles(text: str, translation: str, circles: bool) -> None:
+    models = Repository(EXPORTED)
+    shipped = models.load("tatoeba-de-en", models.versions()["tatoeba-de-en"][0])
+    bundle = replace(shipped, manifest=shipped.manifest.model_copy(update={"keeps_literals": True}))
+    tried = attempt(bundle, text)
+    ids = tuple(bundle.target_tokenizer.encode_ids(translation))
+    own = np.full(len(ids), -0.1, np.float32)
+    found = tried.faults(Hypothesis(ids, own, {}, FinishReason.END_OF_SENTENCE, float(own.sum())))
+    assert found.circles == circles
