@@ -17,7 +17,7 @@ from training.alignment import attention_of
 from training.corpus import Corpus
 from training.models.interface import AutoregressiveModel
 
-PAIRS = 24_000
+PAIRS = 8000
 _LEAST = 3  # sentences
 _SHARE = 0.05  # of them
 
