@@ -141,7 +141,8 @@ def evaluate_texts(
     search = f"beam {used.beam_size}, length penalty {used.length_penalty:g}"
     console.print("greedy search" if used.is_plain else search, highlight=False)
     with _reader_of(bundle, "fp32") as reader:
-        console.print(f"read back by {reader.bundle.label if reader else 'none'}", highlight=False)
+        if reader is not None and used.beam_size > 1:
+            console.print(f"read back by {reader.bundle.label}", highlight=False)
     for signature in sorted(signatures):
         console.print(signature, highlight=False, markup=False)
     return scores

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from service.bundle.manifest import Manifest, Precision, Provenance
@@ -101,6 +102,15 @@ def test_a_batch_changes_not_one_bit_of_an_answer(directory: Path) -> None:
         assert np.array_equal(one.log_probabilities, other.log_probabilities)
 
 
+def saturates() -> bool:
+    """Does this processor clip sums of products (AVX2 alone; docs/decisions/0009-int8.md)?"""
+    there = torch.cpu.get_capabilities()
+    return there.get("architecture") == "x86_64" and not (there.get("avx512_vnni") or there.get("avx_vnni"))
+
+
+@pytest.mark.skipif(
+    saturates(), reason="without VNNI the sums of these random weights, unlike trained ones, are clipped"
+)
 def test_int8_says_nearly_what_float32_says_and_looks_nearly_there(directory: Path) -> None:
     sources = random_sentences(40, 62, 3)
     exact, rounded = (translate(directory, precision, sources, 8) for precision in PRECISIONS)
