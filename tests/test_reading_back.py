@@ -30,9 +30,9 @@ from service.second_tries import Checked, checked
 from tests.conftest import EXPORTED
 
 BEAM = Decoding(beam_size=4, length_penalty=1.0)
-TEXT = "Nächste Woche fliegen wir mit Ryanair nach Lissabon."
-DOUBLED = "Next week we're flying to Lisbon to Lisbon."
-TRUE = "Next week we're flying to Lisbon with Ryanair."
+TEXT = "Ich fliege am Freitag mit Lufthansa nach New York."
+WRONG = "I went to New York with Lufthansa on Friday."
+TRUE = "I'm flying to New York with Lufthansa on Friday."
 
 
 def shipped(name: str) -> Bundle:
@@ -148,10 +148,10 @@ def test_a_reader_is_of_the_other_direction(bundle: Bundle, reader: Reader) -> N
 
 def test_what_is_unsure_is_read_back_and_what_is_sure_is_not(bundle: Bundle) -> None:
     tried = attempt(bundle)
-    tokens = len(bundle.target_tokenizer.encode_ids(DOUBLED))
-    assert tried.may_be_read_back(results(hypothesis(bundle, DOUBLED, -0.2 * tokens)))
-    assert not tried.may_be_read_back(results(hypothesis(bundle, DOUBLED, -0.1 * tokens)))
-    assert not tried.may_be_read_back(results(hypothesis(bundle, DOUBLED, -9.0, FinishReason.LENGTH)))
+    tokens = len(bundle.target_tokenizer.encode_ids(WRONG))
+    assert tried.may_be_read_back(results(hypothesis(bundle, WRONG, -0.2 * tokens)))
+    assert not tried.may_be_read_back(results(hypothesis(bundle, WRONG, -0.1 * tokens)))
+    assert not tried.may_be_read_back(results(hypothesis(bundle, WRONG, -9.0, FinishReason.LENGTH)))
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_what_is_unsure_is_read_back_and_what_is_sure_is_not(bundle: Bundle) -> 
 )
 def test_whoever_wished_for_something_else_gets_it(bundle: Bundle, other: dict[str, Any]) -> None:
     tried = attempt(bundle, decoding=replace(BEAM, **other))
-    assert not tried.may_be_read_back(results(hypothesis(bundle, DOUBLED, -9.0)))
+    assert not tried.may_be_read_back(results(hypothesis(bundle, WRONG, -9.0)))
 
 
 def test_all_that_is_to_be_kept_must_be_in_every_hypothesis(bundle: Bundle) -> None:
@@ -186,20 +186,20 @@ def chosen(
 
 
 def test_the_truest_is_taken(bundle: Bundle) -> None:
-    tried, first = attempt(bundle), hypothesis(bundle, DOUBLED, -3.6)
-    true, other = hypothesis(bundle, TRUE, -5.0), hypothesis(bundle, "Next week we fly.", -4.0)
+    tried, first = attempt(bundle), hypothesis(bundle, WRONG, -3.6)
+    true, other = hypothesis(bundle, TRUE, -5.0), hypothesis(bundle, "I fly.", -4.0)
     assert chosen(bundle, tried, first, -45.0, (other, -40.0), (true, -2.0)) == TRUE
-    assert chosen(bundle, tried, first, -5.0, (other, -40.0), (true, -2.0)) == DOUBLED  # 1.4 nats for 3 of the reader's
-    assert chosen(bundle, tried, first, -45.0, (true, None)) == DOUBLED
-    assert chosen(bundle, tried, first, -45.0) == DOUBLED
+    assert chosen(bundle, tried, first, -5.0, (other, -40.0), (true, -2.0)) == WRONG  # 1.4 nats for 3 of the reader's
+    assert chosen(bundle, tried, first, -45.0, (true, None)) == WRONG
+    assert chosen(bundle, tried, first, -45.0) == WRONG
 
 
 def test_the_text_must_be_read_better(bundle: Bundle) -> None:
     """A short hypothesis is likely because it is short."""
-    tried, first = attempt(bundle), hypothesis(bundle, DOUBLED, -6.5)
-    short = hypothesis(bundle, "Next week we fly.", -3.5)
-    assert chosen(bundle, tried, first, -25.0, (short, -33.0)) == DOUBLED
-    assert chosen(bundle, tried, first, -25.0, (short, -24.0)) == "Next week we fly."
+    tried, first = attempt(bundle), hypothesis(bundle, WRONG, -6.5)
+    short = hypothesis(bundle, "I fly.", -3.5)
+    assert chosen(bundle, tried, first, -25.0, (short, -33.0)) == WRONG
+    assert chosen(bundle, tried, first, -25.0, (short, -24.0)) == "I fly."
 
 
 def test_what_was_denied_is_not_taken_back(bundle: Bundle) -> None:
@@ -219,10 +219,10 @@ def test_what_was_denied_is_not_taken_back(bundle: Bundle) -> None:
 
 
 def test_what_is_much_less_likely_or_cut_or_has_another_fault_is_not_taken(bundle: Bundle) -> None:
-    tried, first = attempt(bundle), hypothesis(bundle, DOUBLED, -3.6)
+    tried, first = attempt(bundle), hypothesis(bundle, WRONG, -3.6)
     assert chosen(bundle, tried, first, -99.0, (hypothesis(bundle, TRUE, -7.5), -1.0)) == TRUE
-    assert chosen(bundle, tried, first, -99.0, (hypothesis(bundle, TRUE, -7.7), -1.0)) == DOUBLED
-    assert chosen(bundle, tried, first, -99.0, (hypothesis(bundle, TRUE, -4.0, FinishReason.LENGTH), -1.0)) == DOUBLED
+    assert chosen(bundle, tried, first, -99.0, (hypothesis(bundle, TRUE, -7.7), -1.0)) == WRONG
+    assert chosen(bundle, tried, first, -99.0, (hypothesis(bundle, TRUE, -4.0, FinishReason.LENGTH), -1.0)) == WRONG
     mail = attempt(bundle, "Schreib an info@example.com, bitte.")
     kept, lost = (hypothesis(bundle, text, -4.0) for text in ("Write to info@example.com.", "Please write to me."))
     assert chosen(bundle, mail, kept, -99.0, (lost, -1.0)) == "Write to info@example.com."
@@ -232,8 +232,8 @@ def test_what_is_much_less_likely_or_cut_or_has_another_fault_is_not_taken(bundl
 def test_what_is_taken_is_never_less_likely_by_both(
     bundle: Bundle, nats: Sequence[tuple[float, float]], read: float
 ) -> None:
-    tried, first = attempt(bundle), hypothesis(bundle, DOUBLED, -3.6)
-    texts = {f"Next week we fly {number} times.": both for number, both in enumerate(nats)}
+    tried, first = attempt(bundle), hypothesis(bundle, WRONG, -3.6)
+    texts = {f"I fly {number} times.": both for number, both in enumerate(nats)}
     others = [(hypothesis(bundle, text, own), back) for text, (own, back) in texts.items()]
     found = chosen(bundle, tried, first, read, *others)
     own, back = texts.get(found, (-3.6, read))
@@ -245,15 +245,15 @@ def test_what_is_taken_is_never_less_likely_by_both(
 # --- with both engines ------------------------------------------------------------------------------------------------
 
 
-def test_a_doubled_word_is_read_back_and_another_hypothesis_taken(
+def test_what_says_something_else_is_read_back_and_another_hypothesis_taken(
     bundle: Bundle, engine: Engine, reader: Reader
 ) -> None:
     tried = attempt(bundle)
-    first = given(engine, tried, DOUBLED)
+    first = given(engine, tried, WRONG)
     (found,) = asyncio.run(checked(engine, [tried], {0: first}, reader=reader)).values()
-    assert "Ryanair" in written(bundle, found.result)
+    assert "flying" in written(bundle, found.result)
     assert set(found.result.hypotheses[0].attention) == set(first.hypotheses[0].attention)
-    assert "Ryanair" not in written(bundle, asyncio.run(checked(engine, [tried], {0: first}))[0].result)
+    assert "flying" not in written(bundle, asyncio.run(checked(engine, [tried], {0: first}))[0].result)
 
 
 def test_what_is_read_back_well_is_not_searched_again(bundle: Bundle, engine: Engine, reader: Reader) -> None:
@@ -284,10 +284,10 @@ def test_a_batch_changes_no_answer(bundle: Bundle, engine: Engine, reader: Reade
 def test_all_of_the_attention_is_had_for_what_is_chosen(bundle: Bundle, engine: Engine, reader: Reader) -> None:
     tried = attempt(bundle)
     tried = replace(tried, request=replace(tried.request, attention="full"), attention="full")
-    first = given(engine, tried, DOUBLED)
+    first = given(engine, tried, WRONG)
     (found,) = asyncio.run(checked(engine, [tried], {0: first}, reader=reader)).values()
     (best,) = found.result.hypotheses
-    assert "Ryanair" in written(bundle, found.result)
+    assert "flying" in written(bundle, found.result)
     assert set(best.attention) == set(first.hypotheses[0].attention)
     assert len(best.attention) > 1
 
@@ -316,7 +316,7 @@ def test_where_the_reader_fails_the_first_answer_stands(
         return failed
 
     tried = attempt(bundle)
-    first = given(engine, tried, DOUBLED)
+    first = given(engine, tried, WRONG)
     without = asyncio.run(checked(engine, [tried], {0: first}))
     monkeypatch.setattr(Engine, "submit", refusing)
     assert asyncio.run(checked(engine, [tried], {0: first}, reader=reader)) == without
@@ -335,10 +335,10 @@ def test_it_has_half_of_the_time_of_all_second_tries(
         return submit(running, requests)
 
     tried = attempt(bundle)
-    first, end = given(engine, tried, DOUBLED), time.monotonic() + 100
+    first, end = given(engine, tried, WRONG), time.monotonic() + 100
     late = replace(tried, request=replace(tried.request, deadline=end))
     monkeypatch.setattr(Engine, "submit", seen)
-    assert "Ryanair" in written(bundle, asyncio.run(checked(engine, [late], {0: first}, reader=reader))[0].result)
+    assert "flying" in written(bundle, asyncio.run(checked(engine, [late], {0: first}, reader=reader))[0].result)
     assert len(deadlines) > 1
     assert len(set(deadlines)) == 1
     assert 70 < end - deadlines[0] < 80
