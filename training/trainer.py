@@ -381,13 +381,13 @@ class Trainer:
 def _begin(model: TranslationModel, config: Config, start_from: Path, corpus: Corpus) -> None:
     """The weights that training begins with: those of ``start_from``, or on the line through them and others."""
     model_config = config.model.model_dump()
-    line, start = config.start_interpolation, None
-    if line is not None:
-        _start_from(model, line.between, model_config, corpus)
-        start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    if (line := config.start_interpolation) is None:
+        _start_from(model, start_from, model_config, corpus)
+        return
+    _start_from(model, line.between, model_config, corpus)
+    between = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     _start_from(model, start_from, model_config, corpus)
-    if line is not None and start is not None:
-        model.load_state_dict(interpolated(model.state_dict(), start, line.share))
+    model.load_state_dict(interpolated(model.state_dict(), between, line.share))
 
 
 def _start_from(model: TranslationModel, start: Path, model_config: dict[str, Any], corpus: Corpus) -> None:
